@@ -1,0 +1,1 @@
+"""The open laboratory for white-box transformers."""

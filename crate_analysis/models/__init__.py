@@ -1,0 +1,7 @@
+"""Networks that are read one layer state at a time."""
+
+from crate_analysis.models.config import ModelConfig
+from crate_analysis.models.registry import ARCHS, build_model
+from crate_analysis.models.unrolled import LayerState, UnrolledModel
+
+__all__ = ["ARCHS", "LayerState", "ModelConfig", "UnrolledModel", "build_model"]

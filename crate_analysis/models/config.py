@@ -1,0 +1,99 @@
+"""What a model is made of: one frozen record from which it can be built and with which it is saved."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import asdict, dataclass, fields, replace
+from typing import Any, Literal, get_args
+
+Family = Literal["crate", "vit"]
+Attention = Literal["mssa", "mhsa"]
+Nonlinearity = Literal["ista", "ista_soft", "mlp"]
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+
+
+@dataclass(frozen=True)
+class ModelConfig:
+    """Sizes and switches of one network.
+
+    `attention` and `nonlinearity` are the two factors of the paper's ablation (Yu et al. 2024, Table 2):
+    CRATE is mssa + ista, CRATE-MLP mssa + mlp, CRATE-MHSA mhsa + ista, CRATE-sth mssa + ista_soft.
+    A `vit` is always mhsa + mlp, with the parameter names of DINO and timm.
+    """
+
+    family: Family
+    image_size: int
+    patch_size: int
+    dim: int
+    depth: int
+    heads: int
+    num_classes: int
+    """Width of the logits; 0 for a backbone without a classifier, whose logits are its `[CLS]` feature."""
+    attention: Attention = "mssa"
+    nonlinearity: Nonlinearity = "ista"
+    step_size: float = 0.1
+    """ISTA's eta."""
+    sparsity: float = 0.1
+    """ISTA's lambda."""
+    mlp_ratio: float = 4.0
+    """Hidden width of an MLP, as a multiple of `dim`."""
+    projector_dim: int = 0
+    """Width of the linear layer that the public CRATE demo checkpoint has before its classifier; 0 for none."""
+    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
+    pixel_std: tuple[float, float, float] = IMAGENET_STD
+
+    def __post_init__(self) -> None:
+        for name, choices in (
+            ("family", get_args(Family)),
+            ("attention", get_args(Attention)),
+            ("nonlinearity", get_args(Nonlinearity)),
+        ):
+            value = getattr(self, name)
+            if value not in choices:
+                raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}")
+        for name in ("image_size", "patch_size", "dim", "depth", "heads"):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
+        if self.num_classes < 0:
+            raise ValueError(f"num_classes={self.num_classes} must be 0 (no classifier) or more")
+        if self.image_size % self.patch_size:
+            raise ValueError(
+                f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}"
+            )
+        if self.dim % self.heads:
+            raise ValueError(f"dim={self.dim} cannot be shared by heads={self.heads}")
+        if self.family == "vit" and (self.attention, self.nonlinearity) != ("mhsa", "mlp"):
+            raise ValueError(
+                "a vit has attention='mhsa' and nonlinearity='mlp'; "
+                "take a crate arch to change either"
+            )
+        # JSON gives lists back
+        object.__setattr__(self, "pixel_mean", tuple(self.pixel_mean))
+        object.__setattr__(self, "pixel_std", tuple(self.pixel_std))
+
+    @property
+    def head_dim(self) -> int:
+        """p, the dimension of one head's subspace."""
+        return self.dim // self.heads
+
+    @property
+    def grid(self) -> int:
+        """Patches along one side of a picture of `image_size`."""
+        return self.image_size // self.patch_size
+
+    def override(self, **changes: Any) -> ModelConfig:
+        """The same config with some fields changed. Raises ValueError for a field that does not exist."""
+        names = [field.name for field in fields(self)]
+        for name in changes:
+            if name not in names:
+                near = difflib.get_close_matches(name, names, n=1)
+                hint = f"did you mean {near[0]!r}?" if near else f"fields: {', '.join(names)}"
+                raise ValueError(f"a model config has no field {name!r}; {hint}")
+        return replace(self, **changes)
+
+    def to_dict(self) -> dict[str, Any]:
+        """A JSON-ready record, the inverse of `ModelConfig(**record)`."""
+        return asdict(self)

@@ -1,0 +1,220 @@
+"""CRATE: attention that compresses (MSSA), then a step of ISTA that sparsifies.
+
+Yu et al. 2023 (arXiv 2306.01129), Yu et al. 2024 (arXiv 2308.16271). Parameter names are those of
+the released checkpoints, and where paper and released code differ this follows the code:
+`half = z + MSSA(LN(z))`, `output = ISTA(LN(half))`, no residual around ISTA, and the output map of
+MSSA is a free linear layer.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crate_analysis.models.config import ModelConfig
+from crate_analysis.models.unrolled import (
+    Layer,
+    UnrolledModel,
+    merge_heads,
+    resize_positions,
+    softmax_rows,
+    split_heads,
+)
+
+
+class SubspaceAttention(nn.Module):
+    """MSSA: one projection a head serves as query, key and value (Yu et al. 2023, Eq. 13-14)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, dim, bias=False)  # rows are the stacked U_k^T
+        self.to_out = output_map(dim, heads)
+
+    def project(self, normed: Tensor) -> Tensor:
+        return split_heads(self.qkv(normed), self.heads)
+
+    def rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
+        return softmax_rows(projections[:, :, query], projections)
+
+    def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
+        return self.to_out(merge_heads(softmax_rows(projections, projections) @ projections))
+
+
+class MultiHeadAttention(nn.Module):
+    """ViT's attention, with queries, keys and values of their own, in CRATE's frame (CRATE-MHSA)."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim, bias=False)
+        self.to_out = output_map(dim, heads)
+
+    def _part(self, normed: Tensor, index: int) -> Tensor:
+        return split_heads(F.linear(normed, self.qkv.weight.chunk(3)[index]), self.heads)
+
+    def project(self, normed: Tensor) -> Tensor:
+        return self._part(normed, 1)
+
+    def rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
+        return softmax_rows(self._part(normed[:, query], 0), projections)
+
+    def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
+        attention = softmax_rows(self._part(normed, 0), projections)
+        return self.to_out(merge_heads(attention @ self._part(normed, 2)))
+
+
+def output_map(dim: int, heads: int) -> nn.Module:
+    """Back from the heads to tokens; the released code leaves it out where there is one head."""
+    return nn.Identity() if heads == 1 else nn.Sequential(nn.Linear(dim, dim))
+
+
+class ISTA(nn.Module):
+    """One step of iterative shrinkage-thresholding: ReLU(z + eta D^T (z - D z) - eta lambda)."""
+
+    def __init__(self, dim: int, step_size: float, sparsity: float) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.empty(dim, dim))  # the dictionary D
+        self.step_size = step_size
+        self.sparsity = sparsity
+        nn.init.kaiming_uniform_(self.weight)
+
+    def gradient_step(self, z: Tensor) -> Tensor:
+        return z + self.step_size * F.linear(z - F.linear(z, self.weight), self.weight.T)
+
+    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return F.relu(self.gradient_step(z) - self.step_size * self.sparsity)
+
+
+class SoftISTA(ISTA):
+    """ISTA with the two-sided soft threshold in place of ReLU: entries may be negative (CRATE-sth)."""
+
+    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return F.softshrink(self.gradient_step(z), self.step_size * self.sparsity)
+
+
+class MLP(nn.Module):
+    """ViT's feed-forward block; its residual belongs to the layer."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.fc1 = nn.Linear(dim, hidden)
+        self.fc2 = nn.Linear(hidden, dim)
+
+    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        return self.fc2(F.gelu(self.fc1(z)))
+
+
+class PreNorm(nn.Module):
+    """A LayerNorm and what follows it, under the released names."""
+
+    def __init__(self, dim: int, fn: nn.Module) -> None:
+        super().__init__()
+        self.norm = nn.LayerNorm(dim)
+        self.fn = fn
+
+
+class CrateLayer(nn.ModuleList):
+    """[attention, nonlinearity]: a list, because the released names number them 0 and 1."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        attention = {"mssa": SubspaceAttention, "mhsa": MultiHeadAttention}[config.attention]
+        super().__init__(
+            [
+                PreNorm(config.dim, attention(config.dim, config.heads)),
+                PreNorm(config.dim, nonlinearity(config)),
+            ]
+        )
+        self.has_residual = config.nonlinearity == "mlp"
+
+    def normalize(self, tokens: Tensor) -> Tensor:
+        return self[0].norm(tokens)
+
+    def project(self, normed: Tensor) -> Tensor:
+        return self[0].fn.project(normed)
+
+    def attention_rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
+        return self[0].fn.rows(normed, projections, query)
+
+    def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
+        return tokens + self[0].fn(normed, projections)
+
+    def transform(self, half: Tensor) -> Tensor:
+        output = self[1].fn(self[1].norm(half))
+        return half + output if self.has_residual else output
+
+
+def nonlinearity(config: ModelConfig) -> nn.Module:
+    """The second half of a layer."""
+    match config.nonlinearity:
+        case "ista":
+            return ISTA(config.dim, config.step_size, config.sparsity)
+        case "ista_soft":
+            return SoftISTA(config.dim, config.step_size, config.sparsity)
+        case "mlp":
+            return MLP(config.dim, int(config.dim * config.mlp_ratio))
+
+
+class Patches(nn.Module):
+    """(b,3,H,W) -> (b,n,3 P^2): each patch flattened row, column, channel, channel fastest."""
+
+    def __init__(self, patch_size: int) -> None:
+        super().__init__()
+        self.patch_size = patch_size
+
+    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b n c"]:
+        size = self.patch_size
+        cells = images.unflatten(2, (-1, size)).unflatten(4, (-1, size))  # b 3 gh P gw P
+        return cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
+
+
+class Transformer(nn.Module):
+    """Holds the layers under their released name."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(CrateLayer(config) for _ in range(config.depth))
+
+
+class CRATE(UnrolledModel):
+    """The white-box transformer and, by `config.attention` and `config.nonlinearity`, its variants."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        patch_dim = 3 * config.patch_size**2
+        self.to_patch_embedding = nn.Sequential(
+            Patches(config.patch_size),
+            nn.LayerNorm(patch_dim),
+            nn.Linear(patch_dim, config.dim),
+            nn.LayerNorm(config.dim),
+        )
+        self.pos_embedding = nn.Parameter(torch.randn(1, config.grid**2 + 1, config.dim))
+        self.cls_token = nn.Parameter(torch.randn(1, 1, config.dim))
+        self.transformer = Transformer(config)
+        width = config.projector_dim or config.num_classes
+        self.mlp_head = nn.Sequential(
+            nn.LayerNorm(config.dim),
+            nn.Linear(config.dim, width) if width else nn.Identity(),
+        )
+        self.head = (
+            nn.Linear(width, config.num_classes)
+            if config.projector_dim and config.num_classes
+            else nn.Identity()
+        )
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        return cast(Sequence[Layer], self.transformer.layers)
+
+    def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
+        patches = self.to_patch_embedding(images)
+        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
+        return tokens + resize_positions(self.pos_embedding, self.patch_grid(images))
+
+    def classify(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b classes"]:
+        return self.head(self.mlp_head(tokens[:, 0]))

@@ -1,0 +1,68 @@
+"""The named architectures, and building one untrained."""
+
+from __future__ import annotations
+
+import difflib
+from typing import Any
+
+from crate_analysis.models.config import ModelConfig
+from crate_analysis.models.crate import CRATE
+from crate_analysis.models.unrolled import UnrolledModel
+from crate_analysis.models.vit import ViT
+
+
+def _crate(
+    dim: int, heads: int, patch: int, classes: int, depth: int = 12, **fields: Any
+) -> ModelConfig:
+    return ModelConfig("crate", 224, patch, dim, depth, heads, classes, **fields)
+
+
+def _vit(dim: int, heads: int, patch: int, depth: int = 12, size: int = 224) -> ModelConfig:
+    return ModelConfig("vit", size, patch, dim, depth, heads, 1000, "mhsa", "mlp")
+
+
+ARCHS: dict[str, ModelConfig] = {
+    # Yu et al. 2024 (arXiv 2308.16271): ImageNet-21k, patch 8
+    "crate_tiny_patch8_224.cpal24": _crate(192, 3, 8, 21842),
+    "crate_small_patch8_224.cpal24": _crate(384, 6, 8, 21842),
+    "crate_base_patch8_224.cpal24": _crate(768, 12, 8, 21842),
+    # the public demo checkpoint: 6 heads of 128, and a projector before its classifier
+    "crate_base_patch8_224.demo": _crate(768, 6, 8, 21842, projector_dim=768),
+    # Yu et al. 2023 (arXiv 2306.01129): ImageNet-1k, patch 16
+    "crate_tiny_patch16_224.neurips23": _crate(384, 6, 16, 1000),
+    "crate_small_patch16_224.neurips23": _crate(576, 12, 16, 1000),
+    "crate_base_patch16_224.neurips23": _crate(768, 12, 16, 1000),
+    "crate_large_patch16_224.neurips23": _crate(1024, 16, 16, 1000, depth=24),
+    # Dosovitskiy et al. 2021, and DINO's sizes
+    **{
+        f"vit_{size}_patch{patch}_224": _vit(dim, heads, patch)
+        for patch in (8, 16)
+        for size, dim, heads in (("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12))
+    },
+    # ours: small enough to train on a laptop
+    "crate_micro_patch6_96.creatures": ModelConfig("crate", 96, 6, 128, 6, 4, 12),
+    "vit_micro_patch6_96.creatures": ModelConfig("vit", 96, 6, 128, 6, 4, 12, "mhsa", "mlp"),
+}
+
+
+def arch_config(arch: str) -> ModelConfig:
+    """The config behind a name. Raises ValueError with the nearest name for one that is unknown."""
+    if arch in ARCHS:
+        return ARCHS[arch]
+    near = difflib.get_close_matches(arch, ARCHS, n=1, cutoff=0.4)
+    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ARCHS)}"
+    raise ValueError(f"there is no architecture {arch!r}; {hint}")
+
+
+def from_config(config: ModelConfig) -> UnrolledModel:
+    """An untrained model, its weights drawn from torch's global generator."""
+    return {"crate": CRATE, "vit": ViT}[config.family](config)
+
+
+def build_model(arch: str, **overrides: Any) -> UnrolledModel:
+    """An untrained model of a named architecture, any field of its config changed by `overrides`.
+
+    Weights come from torch's global generator: call `torch.manual_seed` first for a set start.
+    Raises ValueError for an unknown name (the nearest is suggested), field or value.
+    """
+    return from_config(arch_config(arch).override(**overrides))

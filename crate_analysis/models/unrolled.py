@@ -1,0 +1,186 @@
+"""A network as an unrolled optimisation: what every layer offers, and one layer's state.
+
+The measured quantities are those of Yu et al. 2023 (arXiv 2306.01129) and Yu et al. 2024
+(arXiv 2308.16271). Axis letters: b images, n patches, t = n + 1 tokens with `[CLS]` first,
+d embedding, h heads, p dimension of a head, q queries.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from functools import cached_property
+from typing import Protocol
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, UInt8
+from torch import Tensor, nn
+
+from crate_analysis.models.config import ModelConfig
+
+
+class Layer(Protocol):
+    """One step of the optimisation, in the pieces that `LayerState` hands out."""
+
+    def normalize(self, tokens: Tensor) -> Tensor:
+        """LN(Z): what attention sees of the tokens, (b,t,d)."""
+
+    def project(self, normed: Tensor) -> Tensor:
+        """U_k^T LN(Z) for every head, (b,h,t,p); the keys where queries and keys differ."""
+
+    def attention_rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
+        """Softmax rows of the chosen queries, (b,h,q,t)."""
+
+    def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
+        """Z^{l+1/2}, (b,t,d)."""
+
+    def transform(self, half: Tensor) -> Tensor:
+        """Z^{l+1} from Z^{l+1/2}, (b,t,d)."""
+
+
+class LayerState:
+    """One layer of one forward pass; an attribute is computed when it is first read.
+
+    `tokens` is Z^l. The next layer needs `output`, and `output` needs `half`; nothing else is
+    computed unless it is asked for.
+    """
+
+    def __init__(self, index: int, tokens: Float[Tensor, "b t d"], layer: Layer) -> None:
+        self.index = index
+        self.tokens = tokens
+        self._layer = layer
+
+    @cached_property
+    def _normed(self) -> Tensor:
+        return self._layer.normalize(self.tokens)
+
+    @cached_property
+    def projections(self) -> Float[Tensor, "b h t p"]:
+        """U_k^T LN(Z^l), one subspace a head; a ViT's keys."""
+        return self._layer.project(self._normed)
+
+    @cached_property
+    def half(self) -> Float[Tensor, "b t d"]:
+        """Z^{l+1/2}: the tokens after attention, the compression step."""
+        return self._layer.attend(self.tokens, self._normed, self.projections)
+
+    @cached_property
+    def output(self) -> Float[Tensor, "b t d"]:
+        """Z^{l+1}: the tokens after the sparsification step."""
+        return self._layer.transform(self.half)
+
+    def attention(self, query: slice = slice(0, 1)) -> Float[Tensor, "b h q t"]:
+        """Attention of the chosen queries (default: `[CLS]`) to all tokens; rows sum to 1."""
+        return self._layer.attention_rows(self._normed, self.projections, query)
+
+    def project(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t p"]:
+        """Any tokens, normalised and seen in this layer's subspaces.
+
+        `state.project(state.half)` measures R^c where the paper places it, after attention;
+        `state.projections` is `state.project(state.tokens)`, where the released code measures it.
+        """
+        return self._layer.project(self._layer.normalize(tokens))
+
+
+class UnrolledModel(nn.Module):
+    """A classifier that is read layer by layer. Subclasses give `layers`, `embed` and `classify`."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        raise NotImplementedError
+
+    def embed(self, images: Tensor) -> Tensor:
+        """Z^1: patch tokens with `[CLS]` first and positions added, (b,t,d)."""
+        raise NotImplementedError
+
+    def classify(self, tokens: Tensor) -> Tensor:
+        """Logits from the last layer's `[CLS]` token."""
+        raise NotImplementedError
+
+    def unroll(self, images: Float[Tensor, "b 3 H W"]) -> Iterator[LayerState]:
+        """The layers' states in order, one at a time.
+
+        Parameters
+        ----------
+        images : normalised pictures (see `normalize`) of any size that the patch size divides.
+
+        Raises ValueError for pictures that are not float or whose sides the patch size does not divide.
+        """
+        self.patch_grid(images)
+        return self._unroll(images)
+
+    def _unroll(self, images: Tensor) -> Iterator[LayerState]:
+        tokens = self.embed(images)
+        for index, layer in enumerate(self.layers):
+            state = LayerState(index, tokens, layer)
+            yield state
+            tokens = state.output
+
+    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b classes"]:
+        """Logits; `unroll` to the end."""
+        for state in self.unroll(images):
+            tokens = state.output
+        return self.classify(tokens)
+
+    def patch_grid(self, images: Tensor) -> tuple[int, int]:
+        """(gh, gw), the patches along the sides of these pictures."""
+        height, width = images.shape[-2:]
+        patch = self.config.patch_size
+        if not images.is_floating_point():
+            raise ValueError(
+                f"images are {images.dtype}, but a model takes normalised floats: "
+                "pass model.normalize(images)"
+            )
+        if height % patch or width % patch:
+            near = [max(1, round(side / patch)) * patch for side in (height, width)]
+            raise ValueError(
+                f"images are {height} x {width} pixels, which patch size {patch} does not divide; "
+                f"resize them to {near[0]} x {near[1]}"
+            )
+        return height // patch, width // patch
+
+    def normalize(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
+        """Pixels of 0..255 to the model's scale, by the mean and deviation it was trained with."""
+        mean = torch.tensor(self.config.pixel_mean, device=images.device).view(3, 1, 1)
+        std = torch.tensor(self.config.pixel_std, device=images.device).view(3, 1, 1)
+        return (images.float() / 255 - mean) / std
+
+
+def resize_positions(
+    positions: Float[Tensor, "1 t d"], grid: tuple[int, int]
+) -> Float[Tensor, "1 s d"]:
+    """Position embeddings for another patch grid, bicubically, as the released DINO and CRATE code.
+
+    The 0.1 is theirs: it keeps the rounded output size right, and shifts the samples a little.
+    """
+    side = math.isqrt(positions.shape[1] - 1)
+    if grid == (side, side):
+        return positions
+    patches = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
+    scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
+    resized = F.interpolate(
+        patches, scale_factor=scale, mode="bicubic", recompute_scale_factor=False
+    )
+    return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
+
+
+def split_heads(x: Float[Tensor, "b t c"], heads: int) -> Float[Tensor, "b h t p"]:
+    """Heads lie side by side in the last axis."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)
+
+
+def merge_heads(x: Float[Tensor, "b h t p"]) -> Float[Tensor, "b t c"]:
+    """The inverse of `split_heads`."""
+    return x.transpose(1, 2).flatten(2)
+
+
+def softmax_rows(
+    queries: Float[Tensor, "b h q p"], keys: Float[Tensor, "b h t p"]
+) -> Float[Tensor, "b h q t"]:
+    """Softmax of scaled inner products, the attention matrix of both families."""
+    return (queries * queries.shape[-1] ** -0.5 @ keys.transpose(-2, -1)).softmax(dim=-1)

@@ -1,0 +1,106 @@
+"""The Vision Transformer (Dosovitskiy et al. 2021), under the parameter names of DINO and timm."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import cast
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+from crate_analysis.models.config import ModelConfig
+from crate_analysis.models.crate import MLP
+from crate_analysis.models.unrolled import (
+    Layer,
+    UnrolledModel,
+    merge_heads,
+    resize_positions,
+    softmax_rows,
+    split_heads,
+)
+
+NORM_EPS = 1e-6  # DINO's and timm's; PyTorch's own default is 1e-5
+
+
+class Attention(nn.Module):
+    """Multi-head self-attention with biases; one matrix holds queries, keys and values."""
+
+    def __init__(self, dim: int, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+        self.qkv = nn.Linear(dim, 3 * dim)
+        self.proj = nn.Linear(dim, dim)
+
+    def part(self, normed: Tensor, index: int) -> Tensor:
+        weight, bias = self.qkv.weight.chunk(3)[index], self.qkv.bias.chunk(3)[index]
+        return split_heads(F.linear(normed, weight, bias), self.heads)
+
+
+class Block(nn.Module):
+    """One pre-norm layer, each half with its residual."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.norm1 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.attn = Attention(config.dim, config.heads)
+        self.norm2 = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.mlp = MLP(config.dim, int(config.dim * config.mlp_ratio))
+
+    def normalize(self, tokens: Tensor) -> Tensor:
+        return self.norm1(tokens)
+
+    def project(self, normed: Tensor) -> Tensor:
+        return self.attn.part(normed, 1)
+
+    def attention_rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
+        return softmax_rows(self.attn.part(normed[:, query], 0), projections)
+
+    def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
+        attention = softmax_rows(self.attn.part(normed, 0), projections)
+        return tokens + self.attn.proj(merge_heads(attention @ self.attn.part(normed, 2)))
+
+    def transform(self, half: Tensor) -> Tensor:
+        return half + self.mlp(self.norm2(half))
+
+
+class PatchEmbed(nn.Module):
+    """Holds the patch convolution under its released name."""
+
+    def __init__(self, patch_size: int, dim: int) -> None:
+        super().__init__()
+        self.proj = nn.Conv2d(3, dim, patch_size, stride=patch_size)
+
+
+class ViT(UnrolledModel):
+    """A ViT classifier, or, with `num_classes=0`, a backbone such as DINO's."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__(config)
+        self.patch_embed = PatchEmbed(config.patch_size, config.dim)
+        self.cls_token = nn.Parameter(torch.zeros(1, 1, config.dim))
+        self.pos_embed = nn.Parameter(torch.zeros(1, config.grid**2 + 1, config.dim))
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.depth))
+        self.norm = nn.LayerNorm(config.dim, eps=NORM_EPS)
+        self.head = (
+            nn.Linear(config.dim, config.num_classes) if config.num_classes else nn.Identity()
+        )
+        nn.init.trunc_normal_(self.cls_token, std=0.02)
+        nn.init.trunc_normal_(self.pos_embed, std=0.02)
+        for module in self.modules():
+            if isinstance(module, nn.Linear):
+                nn.init.trunc_normal_(module.weight, std=0.02)
+                nn.init.zeros_(module.bias)
+
+    @property
+    def layers(self) -> Sequence[Layer]:
+        return cast(Sequence[Layer], self.blocks)
+
+    def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
+        patches = self.patch_embed.proj(images).flatten(2).transpose(1, 2)
+        tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
+        return tokens + resize_positions(self.pos_embed, self.patch_grid(images))
+
+    def classify(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b classes"]:
+        return self.head(self.norm(tokens[:, 0]))
