@@ -1,0 +1,116 @@
+# The menu. `make` alone shows it.
+#
+#   make PYTHON=python3.12 book     another Python
+#   make VENV=~/envs/crate book     another place for the environment
+
+PYTHON ?= $(shell for p in python3.11 python3; do \
+	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV ?= .venv
+BIN := $(VENV)/bin
+ENV := $(VENV)/.crate-analysis
+
+NAMES := $(sort $(basename $(notdir $(wildcard notebooks/*.ipynb notebooks/*.py))))
+EXECUTED := $(NAMES:%=book/notebooks/%.ipynb)
+STATE := book/_build/state
+HTML := book/_build/html
+
+files_in = $(shell find $1 -type f -not -path '*/.*' -not -path '*/__pycache__/*' 2>/dev/null)
+LIBRARY = $(filter %.py,$(call files_in,crate_analysis)) $(call files_in,data) constraints.txt
+PAGES = $(filter-out book/_build/% book/notebooks/% book/figures/%,$(call files_in,book))
+
+# Writes the checksums of the files $1 to the target, and leaves the target alone when they are
+# the same as before: what a file contains decides what is redone, not when it was written.
+define checksums
+@mkdir -p $(@D)
+@cksum $(sort $1) > $@.new
+@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
+endef
+
+.DEFAULT_GOAL := help
+.NOTPARALLEL:
+.DELETE_ON_ERROR:
+.SECONDARY:
+.PHONY: help env book test lab lint sync bench clean FORCE
+
+help:  ## this list
+	@echo 'make <target>:'
+	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
+		awk -F'|' '{ printf "%-9s%s\n", $$1, $$2 }'
+
+env: $(ENV)  ## create the environment in .venv from the pinned versions
+	@echo 'The environment is up to date: $(VENV)'
+
+book: $(STATE)/book  ## run the notebooks and build the book
+	@echo 'The book is up to date: $(HTML)/index.html'
+
+test: $(ENV) $(STATE)/book  ## run all tests, the built book in a browser included
+	$(BIN)/pytest
+
+lab: $(ENV) $(STATE)/sync  ## open the notebooks in JupyterLab
+	$(BIN)/jupyter lab --notebook-dir=notebooks
+
+lint: $(ENV)  ## check style and types
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+sync: $(STATE)/sync  ## bring the .ipynb and .py of each notebook together, the newer side wins
+	@echo 'The notebooks are in step.'
+
+bench: $(ENV)  ## measure speed and memory
+	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only
+
+clean:  ## remove the built book and the executed notebooks, keep the environment
+	rm -rf book/_build book/notebooks book/figures/*.svg
+
+# --- environment -----------------------------------------------------------------------------
+
+# Asked for another Python than the environment has: make it anew.
+ifneq ($(filter command environment,$(origin PYTHON)),)
+ifneq ($(shell $(PYTHON) -V 2>&1),$(shell $(BIN)/python -V 2>&1))
+$(ENV): FORCE
+CLEAR := --clear
+endif
+endif
+
+$(ENV): pyproject.toml constraints.txt
+	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11' >&2; exit 1; }
+	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+		f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}")'
+	@echo 'Installing the environment into $(VENV); this takes some minutes the first time.'
+	@test -z '$(CLEAR)' -a -x $(BIN)/pip || $(PYTHON) -m venv $(CLEAR) $(VENV)
+	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@touch $@
+
+# --- notebooks -------------------------------------------------------------------------------
+
+$(STATE)/sync: $(wildcard notebooks/*) | $(ENV)
+	@mkdir -p $(@D)
+	@$(BIN)/python book/pairs.py
+	@touch $@
+
+$(STATE)/library: FORCE
+	$(call checksums,$(LIBRARY))
+
+# The .py holds all of a notebook but its outputs: saving after a run in JupyterLab changes nothing.
+$(STATE)/%.source: $(STATE)/sync FORCE
+	$(call checksums,notebooks/$*.py book/execute.py)
+
+book/notebooks/%.ipynb: $(STATE)/%.source $(STATE)/library | $(ENV)
+	@$(BIN)/python book/execute.py notebooks/$*.ipynb $@
+
+# --- book ------------------------------------------------------------------------------------
+
+book/figures/%.svg: book/figures/%.py | $(ENV)
+	@$(BIN)/python $< $@
+
+$(STATE)/pages: FORCE
+	$(call checksums,$(PAGES))
+
+# Built aside and moved into place when whole. Always from scratch: a second build would not
+# repeat the warnings about pages that it takes from its cache.
+$(STATE)/book: $(STATE)/pages $(EXECUTED) book/figures/layer.svg | $(ENV)
+	@rm -rf book/_build/new
+	$(BIN)/jupyter-book build book --path-output book/_build/new --all -q -W -n --keep-going
+	@rm -rf $(HTML) && mv book/_build/new/_build/html $(HTML) && rm -rf book/_build/new
+	@touch $@
