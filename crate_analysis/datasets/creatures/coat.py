@@ -1,0 +1,114 @@
+"""Coats: where an animal wears its mark colour, and the colour that makes at each point."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+from .drawing import Array, Waves, draw_waves, smoothstep
+from .species import PALETTES, Palette, Species
+
+
+@dataclass(frozen=True)
+class Coat:
+    """One animal's coat.
+
+    `wander` are slow waves that bend the pattern, `fur` fast ones that roughen the colour; both
+    are evaluated once for the whole animal and handed to `marks` and `colour` part by part.
+    """
+
+    species: Species
+    palette: Palette
+    wander: Waves
+    fur: Waves
+    pitch: float  # marks a unit of length
+    shift: float  # of the pattern along the body
+    cells: Array  # (16, 16, 3) offsets and size of the spot in each cell of a grid
+
+    def marks(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        """Share of the mark colour, in [0, 1], on the grid xs (w,) by ys (h,)."""
+        if self.species.points and part in ("legs", "ears"):
+            return np.ones_like(along)
+        return getattr(self, f"_{self.species.pattern}")(part, xs, ys, along, wander)
+
+    def _plain(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        return np.zeros_like(along)
+
+    def _stripes(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part == "ears":
+            return smoothstep(0.45, 0.6, along)
+        if part in ("legs", "tail"):  # rings
+            wave = np.sin(along * (19 if part == "legs" else 30) + 0.5 * wander)
+            return smoothstep(-0.05, 0.45, wave) * smoothstep(0.05, 0.3, along)
+        bend = 0.9 * wander + 2.2 * ys[:, None] + self.shift
+        wave = np.sin((2 * np.pi * self.pitch) * xs + bend)
+        return smoothstep(0.0, 0.4, wave)
+
+    def _spots(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part == "ears":
+            return smoothstep(0.55, 0.7, along)
+        u = xs * (1.9 * self.pitch) + 0.22 * wander + self.shift
+        v = ys[:, None] * (1.9 * self.pitch) - 0.22 * wander + self.shift
+        row = np.floor(v)
+        u = u + 0.5 * row  # every other row is offset by half a cell
+        column = np.floor(u)
+        cell = self.cells[row.astype(np.int32) & 15, column.astype(np.int32) & 15]
+        du = u - column - cell[..., 0]
+        dv = v - row - cell[..., 1]
+        return smoothstep(0.06, -0.06, np.sqrt(du * du + dv * dv) - cell[..., 2])
+
+    def _patches(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        return smoothstep(0.08, 0.24, wander)
+
+    def _belt(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part != "body":
+            return np.zeros_like(along)
+        start, stop = self.species.belt
+        x = xs + 0.03 * wander
+        return smoothstep(start - 0.03, start + 0.03, x) * smoothstep(stop + 0.03, stop - 0.03, x)
+
+    def _gradient(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part == "ears":
+            return smoothstep(0.5, 0.95, along)
+        if part == "head":
+            return np.zeros_like(along)
+        return smoothstep(0.22, -0.42, xs + 0.05 * wander + np.zeros_like(along))
+
+    def colour(self, part: str, marks: Array, across_y: Array, fur: Array) -> Array:
+        """Albedo (3, h, w) in [0, 1]; the underside, where `across_y` is large, is paler."""
+        base, mark, belly = (_column(c) for c in (self.palette.base, self.palette.mark, self.palette.belly))
+        under = smoothstep(0.35, 0.95, across_y)
+        if part in ("legs", "tail"):
+            under *= 0.3
+        marks = marks * (1 - 0.55 * under)
+        ground = base + under * (belly - base)
+        return (ground + marks * (mark - ground)) * (1 + 0.05 * fur)
+
+
+def _column(colour: tuple[float, float, float]) -> Array:
+    return np.array(colour, np.float32)[:, None, None]
+
+
+def draw_coat(species: Species, rng: np.random.Generator) -> Coat:
+    cells = np.empty((16, 16, 3), np.float32)
+    cells[..., :2] = rng.uniform(0.36, 0.64, (16, 16, 2))
+    cells[..., 2] = rng.uniform(0.22, 0.33, (16, 16))
+    tint = 1 + rng.normal(0, 0.025, 3) + rng.uniform(-0.10, 0.06)
+
+    def vary(colour: tuple[float, float, float]) -> tuple[float, float, float]:
+        r, g, b = np.clip(np.array(colour) * tint, 0, 1)
+        return (r, g, b)
+
+    palette = PALETTES[species.palette]
+    return Coat(
+        species=species,
+        palette=Palette(
+            vary(palette.base), vary(palette.mark), vary(palette.belly), palette.eye
+        ),
+        wander=draw_waves(rng, 0.8, 2.2, 10),
+        fur=draw_waves(rng, 6, 22, 24),
+        pitch=rng.uniform(4.6, 5.8),
+        shift=rng.uniform(0, 2 * np.pi),
+        cells=cells,
+    )
