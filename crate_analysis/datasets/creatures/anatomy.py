@@ -39,7 +39,7 @@ def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
     trunk = np.array(plan.trunk)
     neck = np.array(plan.neck)
     girth = spread(0.93, 1.07)
-    crouch = spread(0.0, 0.10)
+    crouch = spread(0.0, 0.06)
     tilt = spread(-0.10, 0.10)
     turn = rotation(tilt)
     centre = trunk[:, :2].mean(0)
@@ -113,9 +113,9 @@ def _leg(leg: Leg, joint: Array, angle: float, pace: float, ground: float) -> Ch
     rest = leg.joint[0] - 0.01 * leg.knee
     lift = 0.16 * height * pace * max(0.0, np.cos(angle))
     ankle = np.array([rest + leg.stride * pace * np.sin(angle), ground - leg.foot[1] - lift])
-    bone = height * 0.53
+    bone = height * 0.51
     reach = ankle - joint
-    distance = min(float(np.hypot(*reach)), 1.98 * bone)
+    distance = min(float(np.hypot(*reach)), 1.99 * bone)
     way = reach / np.hypot(*reach)
     ankle = joint + way * distance
     bend = np.sqrt(bone**2 - distance**2 / 4)

@@ -9,9 +9,21 @@ import numpy as np
 
 from .anatomy import Body, draw_body, rotation
 from .coat import Coat, draw_coat
-from .drawing import Array, Canvas, Chain, Frame, Solid, Window, smoothstep, solid, texture
+from .drawing import (
+    Array,
+    Canvas,
+    Chain,
+    Frame,
+    Solid,
+    Window,
+    saturate,
+    smoothstep,
+    solid,
+    texture,
+)
 from .species import PLANS, Species
 
+REACH = 0.06  # of the soft shadow that a part casts on those behind it
 PARTS = ("body", "head", "legs", "ears", "tail")
 
 
@@ -36,7 +48,8 @@ class Animal:
 
     def paint(self, canvas: Canvas, frame: Frame, light: Light, first_label: int = 1) -> None:
         """Paint over the canvas; part k of `PARTS` is labelled `first_label` + k."""
-        _Brush(self, canvas, frame, light, first_label).run()
+        _Relief(self, canvas, frame).light(light, first_label)
+        _paint_face(self, canvas, frame, light)
 
 
 def draw_animal(species: Species, rng: np.random.Generator) -> Animal:
@@ -53,127 +66,128 @@ def plan_area(plan: str) -> float:
     return float(covered.mean() * 2.0 * 2.6)
 
 
-class _Brush:
-    """Carries what painting the parts of one animal has in common."""
+class _Relief:
+    """What is seen of one animal before the light falls on it.
 
-    def __init__(self, animal: Animal, canvas: Canvas, frame: Frame, light: Light, label: int):
-        self.animal, self.canvas, self.frame, self.light = animal, canvas, frame, light
-        self.labels = {part: label + k for k, part in enumerate(PARTS)}
-        self.own = (label, label + len(PARTS) - 1)
-        xs, ys = frame.to_local(canvas.centres, canvas.centres)
-        chains = animal.body.chains()
-        everything = Chain(
-            np.concatenate([chain.points for chain in chains]),
-            np.concatenate([chain.radii for chain in chains]),
-        )
-        self.outer = canvas.window(frame, everything, margin=0.1)
-        rows, columns = self.outer
-        self.wander = texture(animal.coat.wander, xs[columns], ys[rows])
-        self.fur = texture(animal.coat.fur, xs[columns], ys[rows])
-        x, y, z = light.direction
-        self.lamp = (np.float32(x * frame.facing), np.float32(y), np.float32(z))
+    Parts are laid over each other from back to front; the channels hold, each multiplied by the
+    coverage: the normal's x and y, the tone, the share of the mark colour, the share of the
+    underside's colour, and the coverage itself.
+    """
 
-    def run(self) -> None:
-        body = self.animal.body
+    def __init__(self, animal: Animal, canvas: Canvas, frame: Frame):
+        self.animal, self.canvas, self.frame = animal, canvas, frame
+        boxes = [chain.box() for chain in animal.body.chains()]
+        lows, highs = np.min(boxes, 0), np.max(boxes, 0)
+        box = (lows[0], highs[1], lows[2], highs[3])
+        self.window = canvas.window(frame, box, margin=REACH)
+        self.xs, self.ys = canvas.grid(frame, self.window)
+        shape = (len(self.ys), len(self.xs))
+        self.channels = np.zeros((6, *shape), np.float32)
+        self.labels = np.zeros(shape, np.uint8)
+        self.wander = texture(animal.coat.wander, self.xs, self.ys)
+        body = animal.body
         if body.tail is not None:
-            self.part("tail", body.tail, dim=0.92)
+            self.add("tail", body.tail, tone=0.92)
         for leg in body.legs_far:
-            self.part("legs", leg, dim=0.66)
-        trunk = self.part("body", body.trunk, contact=0.06)
+            self.add("legs", leg, tone=0.66)
+        self.trunk_distance = np.ones(shape, np.float32)
+        self.add("body", body.trunk, contact=REACH)
         for leg in body.legs_near:
-            self.near_leg(leg, *trunk)
-        self.part("ears", body.ear_far, dim=0.78)
-        self.part("head", body.head, contact=0.05)
-        self.part("ears", body.ear_near, contact=0.03)
-        self.face()
+            self.add_near_leg(leg)
+        self.add("ears", body.ear_far, tone=0.78)
+        self.add("head", body.head, contact=REACH)
+        self.add("ears", body.ear_near, contact=REACH / 2)
 
-    def part(
-        self, name: str, chain: Chain, dim: float = 1.0, contact: float = 0.0
-    ) -> tuple[Solid, Window]:
-        """Paint one part, and darken what of the animal lies within `contact` behind it."""
-        window = self.canvas.window(self.frame, chain, contact)
-        shape = self.canvas.solid(self.frame, chain, window)
+    def add(self, part: str, chain: Chain, tone: float = 1.0, contact: float = 0.0) -> None:
+        """Lay a part on top, and darken what of the animal lies within `contact` behind it."""
+        rows, columns = self.inner(chain, contact)
+        shape = solid(chain, self.xs[columns], self.ys[rows])
         if contact:
-            self.shadow(window, shape.distance, contact)
-        coverage = self.canvas.coverage(self.frame, shape.distance)
-        self.canvas.paint(window, coverage, self.lit(name, shape, window, dim), self.labels[name])
-        return shape, window
+            near = saturate(1 - shape.distance * np.float32(1 / contact))
+            self.channels[2, rows, columns] *= 1 - 0.38 * near * near
+        if part == "body":
+            self.trunk_distance[rows, columns] = shape.distance
+        self.lay(part, shape, (rows, columns), tone, None)
+        self.labels[rows, columns][shape.distance < 0] = PARTS.index(part) + 1
 
-    def near_leg(self, chain: Chain, trunk: Solid, trunk_window: Window) -> None:
+    def add_near_leg(self, chain: Chain) -> None:
         """A leg on the near side, which grows out of the trunk instead of lying on it."""
-        window = self.canvas.window(self.frame, chain)
-        shape = self.canvas.solid(self.frame, chain, window)
-        depth = np.full(shape.distance.shape, 1.0, np.float32)
-        place, found = _overlap(window, trunk_window)
-        depth[place] = trunk.distance[found]
-        emerged = smoothstep(-0.17, -0.01, depth)
-        coverage = self.canvas.coverage(self.frame, shape.distance)
-        colour = self.lit("legs", shape, window, 1.0)
-        self.canvas.paint(window, coverage * emerged, colour, None)
-        visible = np.maximum(shape.distance, -0.09 - depth) < 0
-        self.canvas.labels[window][visible] = self.labels["legs"]
+        rows, columns = self.inner(chain)
+        shape = solid(chain, self.xs[columns], self.ys[rows])
+        depth = self.trunk_distance[rows, columns]
+        self.lay("legs", shape, (rows, columns), 1.0, smoothstep(-0.17, -0.01, depth))
+        emerged = np.maximum(shape.distance, -0.09 - depth) < 0
+        self.labels[rows, columns][emerged] = PARTS.index("legs") + 1
 
-    def shadow(self, window: Window, distance: Array, reach: float) -> None:
-        labels = self.canvas.labels[window]
-        behind = (labels >= self.own[0]) & (labels <= self.own[1])
-        near = np.clip(1 - distance * (1 / reach), 0, 1)
-        self.canvas.shade(window, 1 - 0.38 * near * near * behind)
+    def inner(self, chain: Chain, margin: float = 0.0) -> Window:
+        rows, columns = self.canvas.window(self.frame, chain.box(), margin)
+        top, left = self.window[0].start, self.window[1].start
+        return (
+            slice(rows.start - top, rows.stop - top),
+            slice(columns.start - left, columns.stop - left),
+        )
 
-    def lit(self, name: str, shape: Solid, window: Window, dim: float) -> Array:
-        """Colour (3, h, w) of a part under the light."""
-        inner, _ = _overlap(self.outer, window)
-        wander, fur = self.wander[inner], self.fur[inner]
-        xs, ys = self.frame.to_local(self.canvas.centres[window[1]], self.canvas.centres[window[0]])
+    def lay(
+        self, part: str, shape: Solid, window: Window, tone: float, share: Array | None
+    ) -> None:
+        rows, columns = window
         coat = self.animal.coat
-        marks = coat.marks(name, xs, ys, shape.along, wander)
-        albedo = coat.colour(name, marks, shape.across_y, fur)
-        return albedo * self.shading(shape, dim)
+        wander = self.wander[rows, columns]
+        values = np.empty((6, *shape.distance.shape), np.float32)
+        values[0], values[1], values[2] = shape.across_x, shape.across_y, tone
+        values[3] = coat.marks(part, self.xs[columns], self.ys[rows], shape.along, wander)
+        values[4] = coat.underside(part, shape.across_y, shape.along)
+        values[5] = 1
+        coverage = self.canvas.coverage(self.frame, shape.distance)
+        if share is not None:
+            coverage = coverage * share
+        under = self.channels[:, rows, columns]
+        values -= under
+        values *= coverage
+        under += values
 
-    def shading(self, shape: Solid, dim: float) -> Array:
-        squared = shape.across_x**2 + shape.across_y**2
-        facing = np.sqrt(np.clip(1 - squared, 0, 1))
-        x, y, z = self.lamp
-        lambert = shape.across_x * x + shape.across_y * y + facing * z
-        lambert = np.clip(0.30 + 0.70 * lambert, 0, None) * dim
-        ambient = (0.80 - 0.20 * shape.across_y) * dim
-        light = self.light
-        return ambient * light.ambient[:, None, None] + lambert * light.colour[:, None, None]
-
-    def face(self) -> None:
-        animal = self.animal
-        plan, body, coat = PLANS[animal.species.plan], animal.body, animal.coat
-        turn = rotation(body.pitch)
-        x, y, radius = plan.eye
-        eye = body.skull + turn @ (x, y)
-        glow = self.light.ambient + 0.6 * self.light.colour
-        dark = np.array([0.07, 0.06, 0.07], np.float32)
-        if animal.species.points:
-            self.disc(eye + (0.0, 0.012), 2.1 * radius, np.array(coat.palette.mark) * glow)
-        pale = sum(coat.palette.base) > 0.9
-        rim = np.array(coat.palette.belly) if not pale else np.array(coat.palette.base) * 0.72
-        self.disc(eye, 1.3 * radius, rim * glow)
-        self.disc(eye, 1.08 * radius, np.array(coat.palette.eye) * glow)
-        self.disc(eye + turn @ (0.15 * radius, 0), 0.74 * radius, dark)
-        glint = np.array([0.35 * self.frame.facing * np.sign(self.lamp[0]), -0.38]) * radius
-        self.disc(eye + glint * (self.frame.facing, 1), 0.30 * radius, np.ones(3))
-        tip, width = body.head.points[-1], body.head.radii[-1]
-        nose = tip + turn @ (0.72 * width, -0.42 * width)
-        self.disc(nose, 0.40 * width, dark * 1.6)
-
-    def disc(self, centre: Array, radius: float, colour: Array) -> None:
-        chain = Chain(np.array([centre, centre]), np.array([radius, radius]))
-        window = self.canvas.window(self.frame, chain)
-        xs, ys = self.frame.to_local(self.canvas.centres[window[1]], self.canvas.centres[window[0]])
-        distance = np.hypot(xs - centre[0], ys[:, None] - centre[1]) - radius
-        coverage = self.canvas.coverage(self.frame, distance).astype(np.float32)
-        self.canvas.paint(window, coverage, colour.astype(np.float32)[:, None, None], None)
+    def light(self, light: Light, first_label: int) -> None:
+        """Colour the relief and lay it on the canvas."""
+        coverage = self.channels[5]
+        x, y, tone, marks, underside = self.channels[:5] / np.maximum(coverage, 1e-3)
+        towards_viewer = np.sqrt(np.maximum(1 - x * x - y * y, 0))
+        lamp_x, lamp_y, lamp_z = light.direction
+        lamp_x *= self.frame.facing
+        lambert = np.maximum(0.30 + 0.70 * (x * lamp_x + y * lamp_y + towards_viewer * lamp_z), 0)
+        fur = texture(self.animal.coat.fur, self.xs, self.ys)
+        tone *= 1 + 0.03 * fur
+        ambient = (0.80 - 0.20 * y) * tone
+        lambert *= tone
+        shade = ambient * light.ambient[:, None, None] + lambert * light.colour[:, None, None]
+        shade *= self.animal.coat.colour(marks, underside)
+        self.canvas.paint(self.window, coverage, shade)
+        seen = self.labels > 0
+        self.canvas.labels[self.window][seen] = self.labels[seen] + (first_label - 1)
 
 
-def _overlap(window: Window, other: Window) -> tuple[Window, Window]:
-    """The common pixels of two windows, as slices of the one and of the other."""
-    place, found = [], []
-    for a, b in zip(window, other, strict=True):
-        low, high = max(a.start, b.start), max(min(a.stop, b.stop), max(a.start, b.start))
-        place.append(slice(low - a.start, high - a.start))
-        found.append(slice(low - b.start, high - b.start))
-    return (place[0], place[1]), (found[0], found[1])
+def _paint_face(animal: Animal, canvas: Canvas, frame: Frame, light: Light) -> None:
+    plan, body, palette = PLANS[animal.species.plan], animal.body, animal.coat.palette
+    turn = rotation(body.pitch)
+    x, y, radius = plan.eye
+    eye = body.skull + turn @ (x, y)
+    glow = light.ambient + 0.6 * light.colour
+    dark = np.array([0.06, 0.05, 0.06])
+    rim = np.array(palette.base) * 0.45 + np.array(palette.belly) * 0.35
+    discs = [
+        (eye, 1.25 * radius, rim * glow),
+        (eye, 1.05 * radius, np.array(palette.eye) * glow),
+        (eye + turn @ (0.12 * radius, 0), 0.78 * radius, dark),
+    ]
+    if animal.species.points:
+        discs.insert(0, (eye + (0.0, 0.012), 2.0 * radius, np.array(palette.mark) * glow))
+    glint = (0.35 * radius * np.sign(light.direction[0]) * frame.facing, -0.36 * radius)
+    discs.append((eye + glint, 0.32 * radius, np.ones(3)))
+    tip, width = body.head.points[-1], body.head.radii[-1]
+    discs.append((tip + turn @ (0.70 * width, -0.40 * width), 0.42 * width, dark * 1.6))
+    for centre, size, colour in discs:
+        cx, cy = centre
+        window = canvas.window(frame, (cx - size, cx + size, cy - size, cy + size))
+        xs, ys = canvas.grid(frame, window)
+        distance = np.sqrt((xs - cx) ** 2 + ((ys - cy) ** 2)[:, None]) - size
+        coverage = canvas.coverage(frame, distance)
+        canvas.paint(window, coverage, colour.astype(np.float32)[:, None, None])

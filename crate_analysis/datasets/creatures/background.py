@@ -8,6 +8,7 @@ taken out carries no information about the species.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import numpy as np
 
@@ -19,8 +20,12 @@ from .drawing import (
     Frame,
     Waves,
     draw_waves,
-    ellipse_shadow,
+    pixel_centres,
+    saturate,
+    segments,
     smoothstep,
+    soft_spot,
+    solid,
     texture,
 )
 
@@ -40,6 +45,14 @@ SCENERIES = np.array(
 )
 
 
+class Tuft(NamedTuple):
+    """Blades of grass: feet and tips (s, 2) and the colour (3,)."""
+
+    feet: Array
+    tips: Array
+    colour: Array
+
+
 @dataclass(frozen=True)
 class Stage:
     """Everything about a picture but its animal."""
@@ -53,7 +66,7 @@ class Stage:
     marbling: tuple[float, float, float]  # strength, and a direction in radians a unit
     contrast: float
     pebbles: tuple[tuple[Chain, Array], ...]
-    grass: tuple[tuple[Chain, Array], ...]
+    tufts: tuple[Tuft, ...]
     light: Light
     area: float  # share of the picture that an animal should cover
     x: float  # where it stands
@@ -65,18 +78,20 @@ class Stage:
         return Frame(self.x, self.ground, float(np.sqrt(self.area / plan_area)), self.facing)
 
 
-def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.085, 0.26)) -> Stage:
+def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.09, 0.23)) -> Stage:
     """A stage for an animal that covers about `area[0]` to `area[1]` of the picture."""
     share = float(np.exp(rng.uniform(np.log(area[0]), np.log(area[1]))))
     side = np.sqrt(share)
-    room = max(0.5 - 1.12 * side, 0.02)
+    room = max(0.5 - 1.2 * side, 0.02)
     x = 0.5 + rng.uniform(-room, room)
     ground = rng.uniform(min(1.75 * side + 0.04, 0.92), 0.96)
     outdoors = rng.random() < 0.65
     colours = SCENERIES[rng.integers(len(SCENERIES))]
     if not outdoors:
         colours = colours[rng.permutation(5)]
-    colours = colours + rng.normal(0, 0.045, (5, 3)) + rng.uniform(-0.06, 0.06)
+    grey = colours.mean(1, keepdims=True)
+    colours = grey + (colours - grey) * rng.uniform(0.65, 1.0)
+    colours = colours + rng.normal(0, 0.03, (5, 3)) + rng.uniform(-0.05, 0.05)
     side_light = rng.uniform(-1.1, 1.1)
     strength = rng.uniform(0.45, 0.85)
     warmth = np.array([1.0, 0.0, -1.0]) * rng.uniform(-0.05, 0.10)
@@ -93,7 +108,7 @@ def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.085, 0.2
         marbling=(rng.uniform(0.6, 1.6), rng.uniform(-9, 9), rng.uniform(-9, 9)),
         contrast=rng.uniform(0.5, 1.0),
         pebbles=_draw_pebbles(rng, ground),
-        grass=_draw_grass(rng, ground, colours[0]),
+        tufts=_draw_tufts(rng, ground, colours[0]),
         light=Light(
             (float(dx), float(dy), float(dz)),
             (strength * (1 + warmth)).astype(np.float32),
@@ -108,35 +123,33 @@ def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.085, 0.2
 
 def _draw_pebbles(rng: np.random.Generator, ground: float) -> tuple[tuple[Chain, Array], ...]:
     pebbles = []
-    for _ in range(rng.integers(0, 5)):
-        radius = rng.uniform(0.012, 0.04)
-        x, y = rng.uniform(0, 1), rng.uniform(max(ground - 0.12, 0.5), 1.0)
-        points = np.array([(x - radius, y), (x + rng.uniform(0.2, 1.2) * radius, y)])
-        grey = rng.uniform(0.35, 0.75) + rng.normal(0, 0.03, 3)
-        pebbles.append((Chain(points, np.array([radius, radius * 0.9])), grey.astype(np.float32)))
+    for _ in range(rng.integers(0, 4)):
+        radius = rng.uniform(0.010, 0.026)
+        x, y = rng.uniform(0, 1), rng.uniform(max(ground - 0.10, 0.5), 1.0)
+        points = np.array([(x, y), (x + rng.uniform(-1.2, 1.2) * radius, y + 0.25 * radius)])
+        grey = rng.uniform(0.40, 0.75) + rng.normal(0, 0.03, 3)
+        radii = radius * np.array([1.0, rng.uniform(0.6, 0.9)])
+        pebbles.append((Chain(points, radii), grey.astype(np.float32)))
     return tuple(pebbles)
 
 
-def _draw_grass(
-    rng: np.random.Generator, ground: float, colour: Array
-) -> tuple[tuple[Chain, Array], ...]:
-    blades = []
-    for _ in range(rng.integers(0, 3)):
-        foot = np.array([rng.uniform(0, 1), ground + rng.uniform(0.0, 0.06)])
-        shade = np.clip(colour * rng.uniform(0.7, 1.05) + (-0.06, 0.05, -0.07), 0, 1)
-        for _ in range(rng.integers(2, 5)):
-            lean, height = rng.normal(0, 0.35), rng.uniform(0.05, 0.12)
-            root = foot + (rng.normal(0, 0.02), 0.0)
-            middle = root + height * 0.55 * np.array([np.sin(lean), -np.cos(lean)])
-            tip = middle + height * 0.45 * np.array([np.sin(2.2 * lean), -np.cos(2.2 * lean)])
-            chain = Chain(np.array([root, middle, tip]), np.array([0.006, 0.0045, 0.0015]), 0.003)
-            blades.append((chain, (shade * rng.uniform(0.85, 1.15)).astype(np.float32)))
-    return tuple(blades)
+def _draw_tufts(rng: np.random.Generator, ground: float, colour: Array) -> tuple[Tuft, ...]:
+    tufts = []
+    for _ in range(rng.integers(0, 4)):
+        count = rng.integers(4, 8)
+        foot = (rng.uniform(0, 1), ground + rng.uniform(0.0, 0.06))
+        lean = np.linspace(-0.7, 0.7, count) + rng.normal(0, 0.15, count)
+        height = rng.uniform(0.04, 0.10) * rng.uniform(0.6, 1.0, count)
+        feet = foot + np.stack([0.014 * lean + rng.normal(0, 0.004, count), 0 * lean], 1)
+        tips = feet + height[:, None] * np.stack([np.sin(lean), -np.cos(lean)], 1)
+        shade = np.clip(colour * rng.uniform(0.75, 1.0) + (-0.05, 0.03, -0.06), 0, 1)
+        tufts.append(Tuft(feet, tips, shade.astype(np.float32)))
+    return tuple(tufts)
 
 
 def paint_scenery(stage: Stage, size: int) -> Canvas:
     """All that lies behind the animals."""
-    centres = ((np.arange(size) + 0.5) / size).astype(np.float32)
+    centres = pixel_centres(size)
     near, far, hill, zenith, low = (c[:, None, None] for c in stage.colours)
     slow = texture(stage.slow, centres, centres)
     middle = texture(stage.middle, centres, centres)
@@ -148,18 +161,18 @@ def paint_scenery(stage: Stage, size: int) -> Canvas:
         rgb = near + mix * (far - near)
         veil = smoothstep(0.2, 1.6, slow + 0.5 * middle) * (0.7 * stage.contrast)
         rgb += veil * (zenith - rgb)
+        rgb *= 1 + (0.035 * stage.contrast) * fine
     else:
         ridge = texture(stage.ridge, centres, np.zeros(1, np.float32))
         edge = 1.2 * size
         sky = zenith + smoothstep(0.0, 1.0, ys / stage.horizon) * (low - zenith)
         rgb = sky + (0.10 * stage.contrast) * smoothstep(0.2, 2.0, slow + 0.4 * middle)
         crest = stage.horizon - 0.07 - 0.035 * ridge
-        rgb += np.clip(0.5 + (ys - crest) * edge, 0, 1) * (0.7 * hill + 0.3 * low - rgb)
-        depth = np.clip((ys - stage.horizon) / (1.02 - stage.horizon), 0, 1)
+        rgb += saturate(0.5 + (ys - crest) * edge) * (0.7 * hill + 0.3 * low - rgb)
+        depth = saturate((ys - stage.horizon) / (1.02 - stage.horizon))
         floor = far + np.sqrt(depth) * (near - far)
-        floor = floor * (1 + (0.07 * stage.contrast) * slow + (0.05 * stage.contrast) * middle)
-        rgb += np.clip(0.5 + (ys - stage.horizon - 0.006 * ridge) * edge, 0, 1) * (floor - rgb)
-    rgb *= 1 + (0.035 * stage.contrast) * fine
+        floor = floor * (1 + stage.contrast * (0.07 * slow + 0.05 * middle + 0.04 * fine))
+        rgb += saturate(0.5 + (ys - stage.horizon - 0.006 * ridge) * edge) * (floor - rgb)
     rgb *= 0.72 + 0.42 * (stage.light.ambient + 0.55 * stage.light.colour)[:, None, None]
     canvas = Canvas(np.ascontiguousarray(rgb, np.float32))
     for chain, colour in stage.pebbles:
@@ -172,27 +185,33 @@ def paint_shadow(stage: Stage, canvas: Canvas) -> None:
     side = np.sqrt(stage.area)
     x = stage.x - 0.25 * side * stage.light.direction[0]
     c = canvas.centres
-    dark = ellipse_shadow(c, c, x, stage.ground - 0.01, 1.05 * side, 0.14 * side)
+    dark = soft_spot(c, c, x, stage.ground - 0.01, 1.05 * side, 0.14 * side)
     canvas.rgb *= 1 - (0.30 + 0.25 * float(stage.light.colour.mean())) * dark
 
 
 def paint_foreground(stage: Stage, canvas: Canvas) -> None:
-    """Blades of grass, which may hide a part of an animal."""
-    for chain, colour in stage.grass:
-        window = canvas.window(_PICTURE, chain)
-        shape = canvas.solid(_PICTURE, chain, window)
-        lit = colour[:, None, None] * (0.75 + 0.4 * shape.along)
-        canvas.paint(window, canvas.coverage(_PICTURE, shape.distance), lit, 0)
+    """Grass, which may hide a part of an animal."""
+    for feet, tips, colour in stage.tufts:
+        points = np.concatenate([feet, tips])
+        window = canvas.window(_PICTURE, Chain(points, np.full(len(points), 0.005)).box())
+        xs, ys = canvas.grid(_PICTURE, window)
+        radii = np.full(len(feet), 0.005), np.full(len(feet), 0.001)
+        distance, _, _, _, along = segments(feet, tips, radii, xs, ys)
+        distance = distance.min(0)
+        tone = 0.7 + 0.5 * along.max(0)
+        coverage = canvas.coverage(_PICTURE, distance)
+        canvas.paint(window, coverage, colour[:, None, None] * tone)
+        canvas.labels[window][distance < 0] = 0
 
 
 def _paint_pebble(canvas: Canvas, chain: Chain, colour: Array, light: Light) -> None:
-    window = canvas.window(_PICTURE, chain)
-    shape = canvas.solid(_PICTURE, chain, window)
+    window = canvas.window(_PICTURE, chain.box())
+    shape = solid(chain, *canvas.grid(_PICTURE, window))
     x, y, z = light.direction
-    round_ = np.sqrt(np.clip(1 - shape.across_x**2 - shape.across_y**2, 0, 1))
-    lambert = np.clip(0.5 + 0.5 * (shape.across_x * x + shape.across_y * y + round_ * z), 0, 1)
-    lit = colour[:, None, None] * (light.ambient + light.colour)[:, None, None] * lambert
-    canvas.paint(window, canvas.coverage(_PICTURE, shape.distance), lit, 0)
+    outwards = np.sqrt(np.maximum(1 - shape.across_x**2 - shape.across_y**2, 0))
+    lambert = saturate(0.45 + 0.55 * (shape.across_x * x + shape.across_y * y + outwards * z))
+    lit = (colour * (light.ambient + light.colour))[:, None, None] * lambert
+    canvas.paint(window, canvas.coverage(_PICTURE, shape.distance), lit)
 
 
 _PICTURE = Frame(0.0, 0.0, 1.0)

@@ -75,15 +75,20 @@ class Coat:
             return np.zeros_like(along)
         return smoothstep(0.22, -0.42, xs + 0.05 * wander + np.zeros_like(along))
 
-    def colour(self, part: str, marks: Array, across_y: Array, fur: Array) -> Array:
-        """Albedo (3, h, w) in [0, 1]; the underside, where `across_y` is large, is paler."""
-        base, mark, belly = (_column(c) for c in (self.palette.base, self.palette.mark, self.palette.belly))
-        under = smoothstep(0.35, 0.95, across_y)
-        if part in ("legs", "tail"):
-            under *= 0.3
-        marks = marks * (1 - 0.55 * under)
-        ground = base + under * (belly - base)
-        return (ground + marks * (mark - ground)) * (1 + 0.05 * fur)
+    def underside(self, part: str, across_y: Array, along: Array) -> Array | float:
+        """Share of the underside's colour: the belly, and the muzzle of the furry ones."""
+        if part == "body":
+            return smoothstep(0.35, 0.95, across_y)
+        if part == "head":
+            return smoothstep(0.35, 0.95, across_y + 0.7 * along)
+        return 0.0
+
+    def colour(self, marks: Array, underside: Array) -> Array:
+        """Albedo (3, h, w) in [0, 1]."""
+        palette = self.palette
+        base, mark, belly = (_column(c) for c in (palette.base, palette.mark, palette.belly))
+        ground = base + underside * (belly - base)
+        return ground + (marks * (1 - 0.55 * underside)) * (mark - ground)
 
 
 def _column(colour: tuple[float, float, float]) -> Array:
@@ -103,11 +108,9 @@ def draw_coat(species: Species, rng: np.random.Generator) -> Coat:
     palette = PALETTES[species.palette]
     return Coat(
         species=species,
-        palette=Palette(
-            vary(palette.base), vary(palette.mark), vary(palette.belly), palette.eye
-        ),
+        palette=Palette(vary(palette.base), vary(palette.mark), vary(palette.belly), palette.eye),
         wander=draw_waves(rng, 0.8, 2.2, 10),
-        fur=draw_waves(rng, 6, 22, 24),
+        fur=draw_waves(rng, 8, 30, 24),
         pitch=rng.uniform(4.6, 5.8),
         shift=rng.uniform(0, 2 * np.pi),
         cells=cells,
