@@ -1,7 +1,18 @@
 """Networks that are read one layer state at a time."""
 
+from crate_analysis.models.checkpoints import load_model, save_model
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import ARCHS, build_model
 from crate_analysis.models.unrolled import LayerState, UnrolledModel
+from crate_analysis.models.zoo import list_models
 
-__all__ = ["ARCHS", "LayerState", "ModelConfig", "UnrolledModel", "build_model"]
+__all__ = [
+    "ARCHS",
+    "LayerState",
+    "ModelConfig",
+    "UnrolledModel",
+    "build_model",
+    "list_models",
+    "load_model",
+    "save_model",
+]

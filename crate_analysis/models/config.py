@@ -1,8 +1,9 @@
-"""What a model is made of: one frozen record from which it can be built and with which it is saved."""
+"""What a model is made of: one frozen record, from which it is built and with which it is saved."""
 
 from __future__ import annotations
 
 import difflib
+from collections.abc import Iterable
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -18,9 +19,9 @@ IMAGENET_STD = (0.229, 0.224, 0.225)
 class ModelConfig:
     """Sizes and switches of one network.
 
-    `attention` and `nonlinearity` are the two factors of the paper's ablation (Yu et al. 2024, Table 2):
-    CRATE is mssa + ista, CRATE-MLP mssa + mlp, CRATE-MHSA mhsa + ista, CRATE-sth mssa + ista_soft.
-    A `vit` is always mhsa + mlp, with the parameter names of DINO and timm.
+    `attention` and `nonlinearity` are the two factors of the paper's ablation (Yu et al. 2024,
+    Table 2): CRATE is mssa + ista, CRATE-MLP mssa + mlp, CRATE-MHSA mhsa + ista, CRATE-sth
+    mssa + ista_soft. A `vit` is always mhsa + mlp, with the parameter names of DINO and timm.
     """
 
     family: Family
@@ -30,7 +31,7 @@ class ModelConfig:
     depth: int
     heads: int
     num_classes: int
-    """Width of the logits; 0 for a backbone without a classifier, whose logits are its `[CLS]` feature."""
+    """Width of the logits; a backbone without a classifier has 0, and gives its `[CLS]` feature."""
     attention: Attention = "mssa"
     nonlinearity: Nonlinearity = "ista"
     step_size: float = 0.1
@@ -40,7 +41,7 @@ class ModelConfig:
     mlp_ratio: float = 4.0
     """Hidden width of an MLP, as a multiple of `dim`."""
     projector_dim: int = 0
-    """Width of the linear layer that the public CRATE demo checkpoint has before its classifier; 0 for none."""
+    """Width of the linear layer that CRATE's public demo has before its classifier; 0 for none."""
     pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
     pixel_std: tuple[float, float, float] = IMAGENET_STD
 
@@ -53,12 +54,20 @@ class ModelConfig:
             value = getattr(self, name)
             if value not in choices:
                 raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}")
-        for name in ("image_size", "patch_size", "dim", "depth", "heads"):
+        for name, least in (
+            ("image_size", 1),
+            ("patch_size", 1),
+            ("dim", 1),
+            ("depth", 1),
+            ("heads", 1),
+            ("num_classes", 0),
+            ("projector_dim", 0),
+        ):
             value = getattr(self, name)
-            if isinstance(value, bool) or not isinstance(value, int) or value < 1:
-                raise ValueError(f"{name}={value!r} must be a whole number of at least 1")
-        if self.num_classes < 0:
-            raise ValueError(f"num_classes={self.num_classes} must be 0 (no classifier) or more")
+            if isinstance(value, bool) or not isinstance(value, int) or value < least:
+                raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
+        if self.hidden_dim < 1:
+            raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves an MLP no hidden width")
         if self.image_size % self.patch_size:
             raise ValueError(
                 f"image_size={self.image_size} is not a multiple of patch_size={self.patch_size}"
@@ -80,20 +89,30 @@ class ModelConfig:
         return self.dim // self.heads
 
     @property
+    def hidden_dim(self) -> int:
+        """Hidden width of an MLP."""
+        return round(self.dim * self.mlp_ratio)
+
+    @property
     def grid(self) -> int:
         """Patches along one side of a picture of `image_size`."""
         return self.image_size // self.patch_size
 
     def override(self, **changes: Any) -> ModelConfig:
-        """The same config with some fields changed. Raises ValueError for a field that does not exist."""
-        names = [field.name for field in fields(self)]
-        for name in changes:
-            if name not in names:
-                near = difflib.get_close_matches(name, names, n=1)
-                hint = f"did you mean {near[0]!r}?" if near else f"fields: {', '.join(names)}"
-                raise ValueError(f"a model config has no field {name!r}; {hint}")
+        """The same config with some fields changed; ValueError for an unknown field or value."""
+        check_field_names(changes)
         return replace(self, **changes)
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready record, the inverse of `ModelConfig(**record)`."""
         return asdict(self)
+
+
+def check_field_names(names: Iterable[str]) -> None:
+    """Raise ValueError for a name that is no config field; the nearest one is suggested."""
+    known = [field.name for field in fields(ModelConfig)]
+    for name in names:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            hint = f"did you mean {near[0]!r}?" if near else f"fields: {', '.join(known)}"
+            raise ValueError(f"a model config has no field {name!r}; {hint}")

@@ -9,7 +9,7 @@ MSSA is a free linear layer.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import cast
+from typing import Any, cast
 
 import torch
 import torch.nn.functional as F
@@ -37,17 +37,20 @@ class SubspaceAttention(nn.Module):
         self.to_out = output_map(dim, heads)
 
     def project(self, normed: Tensor) -> Tensor:
+        """U_k^T LN(Z), (b,h,t,p)."""
         return split_heads(self.qkv(normed), self.heads)
 
     def rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
+        """Softmax rows of the chosen queries, (b,h,q,t)."""
         return softmax_rows(projections[:, :, query], projections)
 
     def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """MSSA(LN(Z)), (b,t,d)."""
         return self.to_out(merge_heads(softmax_rows(projections, projections) @ projections))
 
 
 class MultiHeadAttention(nn.Module):
-    """ViT's attention, with queries, keys and values of their own, in CRATE's frame (CRATE-MHSA)."""
+    """ViT's attention, with separate queries, keys and values, in CRATE's frame (CRATE-MHSA)."""
 
     def __init__(self, dim: int, heads: int) -> None:
         super().__init__()
@@ -59,12 +62,15 @@ class MultiHeadAttention(nn.Module):
         return split_heads(F.linear(normed, self.qkv.weight.chunk(3)[index]), self.heads)
 
     def project(self, normed: Tensor) -> Tensor:
+        """The keys, (b,h,t,p)."""
         return self._part(normed, 1)
 
     def rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
+        """Softmax rows of the chosen queries, (b,h,q,t)."""
         return softmax_rows(self._part(normed[:, query], 0), projections)
 
     def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """MHSA(LN(Z)), (b,t,d)."""
         attention = softmax_rows(self._part(normed, 0), projections)
         return self.to_out(merge_heads(attention @ self._part(normed, 2)))
 
@@ -85,16 +91,19 @@ class ISTA(nn.Module):
         nn.init.kaiming_uniform_(self.weight)
 
     def gradient_step(self, z: Tensor) -> Tensor:
+        """One step downhill on 1/2 ||z - D a||^2 in the code a, from a = z."""
         return z + self.step_size * F.linear(z - F.linear(z, self.weight), self.weight.T)
 
     def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """The code after the step, non-negative."""
         return F.relu(self.gradient_step(z) - self.step_size * self.sparsity)
 
 
 class SoftISTA(ISTA):
-    """ISTA with the two-sided soft threshold in place of ReLU: entries may be negative (CRATE-sth)."""
+    """ISTA with the two-sided soft threshold: entries may be negative (CRATE-sth)."""
 
     def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """The code after the step, shrunk towards zero from both sides."""
         return F.softshrink(self.gradient_step(z), self.step_size * self.sparsity)
 
 
@@ -107,6 +116,7 @@ class MLP(nn.Module):
         self.fc2 = nn.Linear(hidden, dim)
 
     def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """W2 GELU(W1 z)."""
         return self.fc2(F.gelu(self.fc1(z)))
 
 
@@ -116,7 +126,7 @@ class PreNorm(nn.Module):
     def __init__(self, dim: int, fn: nn.Module) -> None:
         super().__init__()
         self.norm = nn.LayerNorm(dim)
-        self.fn = fn
+        self.fn: Any = fn
 
 
 class CrateLayer(nn.ModuleList):
@@ -132,20 +142,35 @@ class CrateLayer(nn.ModuleList):
         )
         self.has_residual = config.nonlinearity == "mlp"
 
+    @property
+    def attention(self) -> PreNorm:
+        """The compression step."""
+        return cast(PreNorm, self[0])
+
+    @property
+    def nonlinearity(self) -> PreNorm:
+        """The sparsification step."""
+        return cast(PreNorm, self[1])
+
     def normalize(self, tokens: Tensor) -> Tensor:
-        return self[0].norm(tokens)
+        """LN(Z)."""
+        return self.attention.norm(tokens)
 
     def project(self, normed: Tensor) -> Tensor:
-        return self[0].fn.project(normed)
+        """U_k^T LN(Z), or MHSA's keys."""
+        return self.attention.fn.project(normed)
 
     def attention_rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
-        return self[0].fn.rows(normed, projections, query)
+        """Softmax rows of the chosen queries."""
+        return self.attention.fn.rows(normed, projections, query)
 
     def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
-        return tokens + self[0].fn(normed, projections)
+        """Z + MSSA(LN(Z))."""
+        return tokens + self.attention.fn(normed, projections)
 
     def transform(self, half: Tensor) -> Tensor:
-        output = self[1].fn(self[1].norm(half))
+        """ISTA(LN(Z)), without a residual; an MLP has one."""
+        output = self.nonlinearity.fn(self.nonlinearity.norm(half))
         return half + output if self.has_residual else output
 
 
@@ -157,7 +182,7 @@ def nonlinearity(config: ModelConfig) -> nn.Module:
         case "ista_soft":
             return SoftISTA(config.dim, config.step_size, config.sparsity)
         case "mlp":
-            return MLP(config.dim, int(config.dim * config.mlp_ratio))
+            return MLP(config.dim, config.hidden_dim)
 
 
 class Patches(nn.Module):
@@ -168,6 +193,7 @@ class Patches(nn.Module):
         self.patch_size = patch_size
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b n c"]:
+        """Cut and flatten, row by row of the patch grid."""
         size = self.patch_size
         cells = images.unflatten(2, (-1, size)).unflatten(4, (-1, size))  # b 3 gh P gw P
         return cells.permute(0, 2, 4, 3, 5, 1).flatten(3).flatten(1, 2)
@@ -182,7 +208,7 @@ class Transformer(nn.Module):
 
 
 class CRATE(UnrolledModel):
-    """The white-box transformer and, by `config.attention` and `config.nonlinearity`, its variants."""
+    """The white-box transformer and, by the two switches of its config, its variants."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
@@ -209,12 +235,15 @@ class CRATE(UnrolledModel):
 
     @property
     def layers(self) -> Sequence[Layer]:
+        """The steps of the optimisation."""
         return cast(Sequence[Layer], self.transformer.layers)
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
+        """Z^1: `[CLS]` and the embedded patches, with positions added."""
         patches = self.to_patch_embedding(images)
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
         return tokens + resize_positions(self.pos_embedding, self.patch_grid(images))
 
     def classify(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b classes"]:
+        """Logits from `[CLS]`, through LayerNorm and a linear layer."""
         return self.head(self.mlp_head(tokens[:, 0]))

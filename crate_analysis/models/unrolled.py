@@ -84,7 +84,7 @@ class LayerState:
 
 
 class UnrolledModel(nn.Module):
-    """A classifier that is read layer by layer. Subclasses give `layers`, `embed` and `classify`."""
+    """A classifier read layer by layer; subclasses give `layers`, `embed` and `classify`."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -92,6 +92,7 @@ class UnrolledModel(nn.Module):
 
     @property
     def layers(self) -> Sequence[Layer]:
+        """The steps of the optimisation, in order."""
         raise NotImplementedError
 
     def embed(self, images: Tensor) -> Tensor:
@@ -109,17 +110,19 @@ class UnrolledModel(nn.Module):
         ----------
         images : normalised pictures (see `normalize`) of any size that the patch size divides.
 
-        Raises ValueError for pictures that are not float or whose sides the patch size does not divide.
+        Raises ValueError for pictures that are not float, not RGB, or that the patch size does not
+        divide.
         """
         self.patch_grid(images)
         return self._unroll(images)
 
     def _unroll(self, images: Tensor) -> Iterator[LayerState]:
-        tokens = self.embed(images)
+        state: LayerState | None = None
         for index, layer in enumerate(self.layers):
+            # read only now, so that the last layer's output, too, waits until it is asked for
+            tokens = state.output if state else self.embed(images)
             state = LayerState(index, tokens, layer)
             yield state
-            tokens = state.output
 
     def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b classes"]:
         """Logits; `unroll` to the end."""
@@ -128,7 +131,12 @@ class UnrolledModel(nn.Module):
         return self.classify(tokens)
 
     def patch_grid(self, images: Tensor) -> tuple[int, int]:
-        """(gh, gw), the patches along the sides of these pictures."""
+        """(gh, gw), the patches along the sides of these pictures.
+
+        Raises ValueError for what the model cannot take, as `unroll` does.
+        """
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise ValueError(f"images are {tuple(images.shape)}, but a model takes (b, 3, H, W)")
         height, width = images.shape[-2:]
         patch = self.config.patch_size
         if not images.is_floating_point():
@@ -145,7 +153,12 @@ class UnrolledModel(nn.Module):
         return height // patch, width // patch
 
     def normalize(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
-        """Pixels of 0..255 to the model's scale, by the mean and deviation it was trained with."""
+        """Pixels of 0..255 to the model's scale, by the mean and deviation it was trained with.
+
+        Raises ValueError for pictures that are not uint8: they may be normalised already.
+        """
+        if images.dtype != torch.uint8:
+            raise ValueError(f"images are {images.dtype}, but normalize takes uint8 pixels")
         mean = torch.tensor(self.config.pixel_mean, device=images.device).view(3, 1, 1)
         std = torch.tensor(self.config.pixel_std, device=images.device).view(3, 1, 1)
         return (images.float() / 255 - mean) / std

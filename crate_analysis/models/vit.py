@@ -34,6 +34,7 @@ class Attention(nn.Module):
         self.proj = nn.Linear(dim, dim)
 
     def part(self, normed: Tensor, index: int) -> Tensor:
+        """The queries (index 0), keys (1) or values (2), (b,h,t,p)."""
         weight, bias = self.qkv.weight.chunk(3)[index], self.qkv.bias.chunk(3)[index]
         return split_heads(F.linear(normed, weight, bias), self.heads)
 
@@ -46,22 +47,27 @@ class Block(nn.Module):
         self.norm1 = nn.LayerNorm(config.dim, eps=NORM_EPS)
         self.attn = Attention(config.dim, config.heads)
         self.norm2 = nn.LayerNorm(config.dim, eps=NORM_EPS)
-        self.mlp = MLP(config.dim, int(config.dim * config.mlp_ratio))
+        self.mlp = MLP(config.dim, config.hidden_dim)
 
     def normalize(self, tokens: Tensor) -> Tensor:
+        """LN(Z)."""
         return self.norm1(tokens)
 
     def project(self, normed: Tensor) -> Tensor:
+        """The keys."""
         return self.attn.part(normed, 1)
 
     def attention_rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
+        """Softmax rows of the chosen queries."""
         return softmax_rows(self.attn.part(normed[:, query], 0), projections)
 
     def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
+        """Z + MHSA(LN(Z))."""
         attention = softmax_rows(self.attn.part(normed, 0), projections)
         return tokens + self.attn.proj(merge_heads(attention @ self.attn.part(normed, 2)))
 
     def transform(self, half: Tensor) -> Tensor:
+        """Z + MLP(LN(Z))."""
         return half + self.mlp(self.norm2(half))
 
 
@@ -95,12 +101,15 @@ class ViT(UnrolledModel):
 
     @property
     def layers(self) -> Sequence[Layer]:
+        """The blocks."""
         return cast(Sequence[Layer], self.blocks)
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
+        """Z^1: `[CLS]` and the embedded patches, with positions added."""
         patches = self.patch_embed.proj(images).flatten(2).transpose(1, 2)
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
         return tokens + resize_positions(self.pos_embed, self.patch_grid(images))
 
     def classify(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b classes"]:
+        """Logits from `[CLS]`, through LayerNorm and a linear layer."""
         return self.head(self.norm(tokens[:, 0]))

@@ -1,0 +1,448 @@
+"""Model files: the released layouts, read exactly or not at all, and our own, written.
+
+A file's keys and shapes settle everything about a model but what leaves no trace in them, above
+all the number of heads; that is taken from the file's own record or from the caller, and never
+guessed. Layouts: CRATE (Yu et al. 2023, 2024), DINO (Caron et al. 2021, arXiv 2104.14294) and
+timm's Vision Transformer.
+"""
+
+from __future__ import annotations
+
+import argparse
+import difflib
+import json
+import math
+import os
+import pickle
+import re
+import warnings
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from crate_analysis.models.config import ModelConfig, check_field_names
+from crate_analysis.models.registry import ARCHS, arch_config, from_config
+from crate_analysis.models.unrolled import UnrolledModel
+from crate_analysis.models.zoo import shipped_files
+
+FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
+NESTED_UNDER = ("teacher", "student", "state_dict", "model")
+"""Keys of a training checkpoint that hold the weights, the preferred one first."""
+DINO_HEAD = ("head.mlp.", "head.last_layer.")
+"""DINO's projection head, which a training checkpoint keeps beside the backbone."""
+DATA_FIELDS = ("image_size", "num_classes", "pixel_mean", "pixel_std")
+"""What follows from the pictures a model was trained on; a file may differ in it from its arch."""
+
+
+def load_model(
+    name_or_path: str | os.PathLike[str],
+    arch: str | None = None,
+    device: str | torch.device = "cpu",
+    **overrides: Any,
+) -> UnrolledModel:
+    """A trained model, in eval mode and in float32.
+
+    Parameters
+    ----------
+    name_or_path : a shipped model (see `list_models`), or a file: `.safetensors`, or a pickle of
+        any other ending. Files may be released CRATE checkpoints (plain, or under `state_dict` or
+        `model`, with or without `module.`, with or without the demo's extra `head`), DINO's (the
+        backbone, or a training checkpoint, of which the teacher is taken), or timm's ViTs. With
+        `FILE@ARCH` the architecture is part of the string.
+    arch : the architecture (see `build_model`), to settle what the weights leave open: the number
+        of heads; ISTA with ReLU or soft threshold; step size and sparsity. The width of the
+        classifier and the picture size are the file's and may differ from it.
+    device : where the model is put.
+    overrides : config fields with the same use: `heads=6`, or, for timm's augreg ViTs,
+        `pixel_mean=(0.5, 0.5, 0.5), pixel_std=(0.5, 0.5, 0.5)`. Where the weights or the record in
+        our own files say otherwise, that is an error.
+
+    Raises FileNotFoundError for a missing file, IsADirectoryError for a folder, and ValueError for
+    an unknown name (the nearest is suggested), a truncated file, a pickle with code in it (which is
+    not run), NaN, weights of another architecture, or any key that is missing, left over or of the
+    wrong shape. Each message is one line that names the file.
+    """
+    path, arch = locate(os.fspath(name_or_path), arch)
+    with _naming(path):
+        weights, recorded = read_checkpoint(path)
+        config = settle_config(weights, recorded, arch, overrides)
+        with torch.device("meta"):  # no memory and no random numbers for what is replaced anyway
+            model = from_config(config)
+        check_fit(weights, model)
+        model.load_state_dict(weights, assign=True)
+    return model.eval().to(device)
+
+
+def save_model(
+    model: UnrolledModel,
+    path: str | os.PathLike[str],
+    metadata: Mapping[str, str] | None = None,
+    dtype: torch.dtype = torch.float32,
+) -> None:
+    """Write weights and config as a `.safetensors` file, which appears whole or not at all.
+
+    `metadata` goes into the file's header, beside the key `config`, which is ours; float16 halves
+    the file. Raises ValueError for another ending and for a weight that is not finite in `dtype`.
+    """
+    path = Path(path)
+    with _naming(path):
+        if path.suffix != ".safetensors":
+            raise ValueError("a model is written as safetensors; end the name in .safetensors")
+        weights = {key: w.to("cpu", dtype).contiguous() for key, w in model.state_dict().items()}
+        check_finite(weights)
+    part = path.with_name(path.name + ".part")
+    try:
+        save_file(weights, part, {**(metadata or {}), "config": json.dumps(model.config.to_dict())})
+        os.replace(part, path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+@contextmanager
+def _naming(path: Path) -> Iterator[None]:
+    """Puts the file's name before the message of an error about what is in it."""
+    try:
+        yield
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error
+
+
+# --- which file ---------------------------------------------------------------------------------
+
+
+def locate(name_or_path: str, arch: str | None) -> tuple[Path, str | None]:
+    """The weights behind a name or path, and the architecture that the caller or `@ARCH` names."""
+    name, named_arch = split_arch(name_or_path)
+    if arch and named_arch and arch != named_arch:
+        raise ValueError(f"{name_or_path}: arch={arch!r} says otherwise; name one architecture")
+    arch = arch or named_arch
+    path = Path(name).expanduser()
+    if path.is_file():
+        return path, arch
+    if _has_separator(name) or path.suffix in FILE_ENDINGS:
+        if path.is_dir():
+            raise IsADirectoryError(f"{path} is a folder; name a checkpoint file in it")
+        near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
+        hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path"
+        raise FileNotFoundError(f"there is no file {path}; {hint}")
+    shipped = shipped_files()
+    if name not in shipped:
+        raise ValueError(f"there is no shipped model {name!r}; {_nearest_model(name, shipped)}")
+    return shipped[name], arch
+
+
+def split_arch(text: str) -> tuple[str, str | None]:
+    """FILE@ARCH in two; an `@` that belongs to a file or folder name is left alone."""
+    name, at, arch = text.rpartition("@")
+    if not at or _has_separator(arch) or Path(text).expanduser().exists():
+        return text, None
+    return name, arch
+
+
+def _has_separator(text: str) -> bool:
+    return "/" in text or os.sep in text
+
+
+def _names_in(folder: Path) -> list[str]:
+    return [path.name for path in folder.iterdir()] if folder.is_dir() else []
+
+
+def _nearest_model(name: str, shipped: Mapping[str, Path]) -> str:
+    near = difflib.get_close_matches(name, [*shipped, *ARCHS], n=1)
+    if not near:
+        return f"shipped: {', '.join(shipped) or 'none'}; a file is named with its folder or ending"
+    if near[0] in shipped:
+        return f"did you mean {near[0]!r}?"
+    return f"{near[0]!r} is an architecture, build_model builds it untrained"
+
+
+# --- what is in it ------------------------------------------------------------------------------
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """The weights in float32 under plain names, and the config that the file records, if any."""
+    if path.suffix == ".safetensors":
+        stored, recorded = _read_safetensors(path)
+    else:
+        stored, recorded = _read_pickle(path), {}
+    weights = backbone(unwrap(stored))
+    check_finite(weights)
+    return {key: w.to(torch.float32, copy=True) for key, w in weights.items()}, recorded
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    try:
+        with safe_open(path, framework="pt") as file:
+            metadata = file.metadata() or {}
+            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(
+            f"truncated or not a safetensors file ({error}); copy or download it again"
+        ) from error
+    if "config" not in metadata:
+        return weights, {}
+    try:
+        return weights, ModelConfig(**json.loads(metadata["config"])).to_dict()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the config in its metadata is broken: {error}") from error
+
+
+def _read_pickle(path: Path) -> Any:
+    try:
+        # A Namespace is a plain record: DINO's and timm's training files keep their options in one.
+        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
+            warnings.simplefilter("ignore")  # remarks on formats, of which errors say enough
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way
+        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
+        if isinstance(error, pickle.UnpicklingError) and (refused or _is_pickle(path)):
+            what = refused[1] if refused else "objects that are not tensors"
+            raise ValueError(
+                f"holds executable code ({what}), which is never run here; if you trust its "
+                "source, write its weights alone: "
+                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)"
+            ) from error
+        raise ValueError(
+            "empty, truncated or not a PyTorch checkpoint; copy or download it again"
+        ) from error
+
+
+def _is_pickle(path: Path) -> bool:
+    with path.open("rb") as file:
+        return file.read(1) == pickle.PROTO
+
+
+def unwrap(stored: Any) -> dict[str, Tensor]:
+    """The named weights in a checkpoint, out of their nesting and without `module.`."""
+    if isinstance(stored, Mapping):
+        nested = [stored[key] for key in NESTED_UNDER if isinstance(stored.get(key), Mapping)]
+        stored = nested[0] if nested else stored
+    if not isinstance(stored, Mapping) or not stored:
+        raise ValueError(f"holds no weights but {_in_words(stored)}; save a model's state_dict")
+    for key, value in stored.items():
+        if not isinstance(value, Tensor):
+            raise ValueError(f"{key!r} is {_in_words(value)}, no weight; save a model's state_dict")
+    weights = dict(stored)
+    while all(key.startswith("module.") for key in weights):
+        weights = {key.removeprefix("module."): w for key, w in weights.items()}
+    return weights
+
+
+def backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A DINO training checkpoint's backbone, without the projection head; others as they are."""
+    if not any(key.startswith("backbone.") for key in weights):
+        return dict(weights)
+    inside = {key: w for key, w in weights.items() if not key.startswith(DINO_HEAD)}
+    outside = [key for key in inside if not key.startswith("backbone.")]
+    if outside:
+        raise ValueError(f"{_count(outside, 'left over')} outside of backbone.")
+    return {key.removeprefix("backbone."): w for key, w in inside.items()}
+
+
+def check_finite(weights: Mapping[str, Tensor]) -> None:
+    """Raise ValueError for a weight that is NaN, infinite, or no floating-point number."""
+    for key, w in weights.items():
+        if not w.is_floating_point():
+            raise ValueError(f"{key} holds {w.dtype}, not floating-point weights")
+        if not w.isfinite().all():
+            raise ValueError(
+                f"{key} holds NaN or infinity in {w.dtype}; take an earlier or a wider one"
+            )
+
+
+def check_fit(weights: Mapping[str, Tensor], model: UnrolledModel) -> None:
+    """Raise ValueError that names what is missing, left over or of the wrong shape."""
+    needed = {key: tuple(w.shape) for key, w in model.state_dict().items()}
+    faults = [
+        _count([key for key in needed if key not in weights], "missing"),
+        _count([key for key in weights if key not in needed], "left over"),
+        _count(
+            [
+                f"{key} {tuple(weights[key].shape)} in place of {shape}"
+                for key, shape in needed.items()
+                if key in weights and weights[key].shape != shape
+            ],
+            "of the wrong shape",
+        ),
+    ]
+    if any(faults):
+        raise ValueError(
+            f"not a supported {model.config.family} checkpoint: {'; '.join(filter(None, faults))}"
+        )
+
+
+def _count(items: list[str], fault: str) -> str:
+    """Such as `5 missing: a, b, c, ...`; nothing for none."""
+    more = ", ..." if len(items) > 3 else ""
+    return f"{len(items)} {fault}: {', '.join(items[:3])}{more}" if items else ""
+
+
+def _in_words(value: Any) -> str:
+    return "nothing" if isinstance(value, Mapping) else f"a {type(value).__name__}"
+
+
+# --- which model --------------------------------------------------------------------------------
+
+
+def settle_config(
+    weights: Mapping[str, Tensor],
+    recorded: Mapping[str, Any],
+    arch: str | None,
+    overrides: Mapping[str, Any],
+) -> ModelConfig:
+    """The one config on which the shapes, the file's record and the caller agree.
+
+    Raises ValueError for a field on which they differ, and, with the candidates, where nothing
+    settles the number of heads.
+    """
+    check_field_names(overrides)
+    named = arch_config(arch).to_dict() if arch else {}
+    shapes = read_fields(weights)
+    settled: dict[str, Any] = {}
+    for source, claims in (
+        ("the file's metadata", recorded),
+        ("the call", overrides),
+        (arch, {key: named[key] for key in named if key not in (*DATA_FIELDS, *overrides)}),
+    ):
+        for field, value in claims.items():
+            known = settled if field in settled else shapes
+            agrees = settled[field] == value if field in settled else fits(shapes, field, value)
+            if not agrees:
+                raise ValueError(
+                    f"{field} is {known[field]!r} in the file, but {value!r} in {source}"
+                )
+            settled[field] = value
+    fields = {**named, **shapes, **settled}
+    if "heads" not in fields:
+        fields["heads"] = only_head_count(weights, shapes)
+    return ModelConfig(**fields)
+
+
+def fits(shapes: Mapping[str, Any], field: str, value: Any) -> bool:
+    """Whether weights with these fields can be those of a model with this value."""
+    if field not in shapes:
+        return True
+    if field == "nonlinearity":  # both thresholds have the same dictionary
+        return value in (shapes[field], f"{shapes[field]}_soft")
+    if field == "mlp_ratio":  # a hidden width is whole
+        return round(shapes[field] * shapes["dim"]) == round(value * shapes["dim"])
+    return shapes[field] == value
+
+
+def only_head_count(weights: Mapping[str, Tensor], shapes: Mapping[str, Any]) -> int:
+    """The number of heads where one alone is possible; otherwise a ValueError with the candidates.
+
+    One alone is possible for a prime width, because CRATE's output map is there for any number of
+    heads but one. (Without the map there is one head: `read_fields` sees that.)
+    """
+    dim = shapes["dim"]
+    least = 2 if shapes["family"] == "crate" else 1
+    divisors = [heads for heads in range(least, dim + 1) if dim % heads == 0]
+    if len(divisors) == 1:
+        return divisors[0]
+    bound = {field: value for field, value in shapes.items() if field not in DATA_FIELDS}
+    named = [
+        f"{name} ({config.heads} heads)"
+        for name, config in ARCHS.items()
+        if all(fits(shapes, field, getattr(config, field)) for field in bound)
+    ]
+    raise ValueError(
+        f"the weights do not tell the number of heads; pass arch= or FILE@ARCH with one of "
+        f"{', '.join(named) or '(no known architecture agrees)'}, "
+        f"or heads= with a divisor of {dim}: {', '.join(map(str, divisors))}"
+    )
+
+
+def read_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    """The config fields that keys and shapes settle; `nonlinearity` only up to the threshold."""
+    if "patch_embed.proj.weight" in weights:
+        return _vit_fields(weights)
+    if "to_patch_embedding.2.weight" in weights:
+        return _crate_fields(weights)
+    raise ValueError(
+        "neither CRATE nor a DINO or timm ViT: no patch embedding among "
+        f"{_count(list(weights), 'keys')}"
+    )
+
+
+def _vit_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    dim, _, patch_size, _ = _shape(weights, "patch_embed.proj.weight", 4)
+    hidden, _ = _shape(weights, "blocks.0.mlp.fc1.weight", 2)
+    return {
+        "family": "vit",
+        "image_size": patch_size * _grid(weights, "pos_embed"),
+        "patch_size": patch_size,
+        "dim": dim,
+        "depth": _depth(weights, "blocks"),
+        "num_classes": _width(weights, "head.weight"),
+        "attention": "mhsa",
+        "nonlinearity": "mlp",
+        "mlp_ratio": hidden / dim,
+        "projector_dim": 0,
+    }
+
+
+def _crate_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:
+    dim, patch_dim = _shape(weights, "to_patch_embedding.2.weight", 2)
+    patch_size = math.isqrt(patch_dim // 3)
+    if patch_dim != 3 * patch_size**2:
+        raise ValueError(f"to_patch_embedding.2.weight takes {patch_dim} values, no square of RGB")
+    layer = "transformer.layers.0"
+    rows, _ = _shape(weights, f"{layer}.0.fn.qkv.weight", 2)
+    has_projector = "head.weight" in weights
+    fields = {
+        "family": "crate",
+        "image_size": patch_size * _grid(weights, "pos_embedding"),
+        "patch_size": patch_size,
+        "dim": dim,
+        "depth": _depth(weights, "transformer.layers"),
+        "num_classes": _width(weights, "head.weight" if has_projector else "mlp_head.1.weight"),
+        "attention": "mhsa" if rows == 3 * dim else "mssa",
+        "nonlinearity": "ista",
+        "projector_dim": _width(weights, "mlp_head.1.weight") if has_projector else 0,
+    }
+    if f"{layer}.1.fn.fc1.weight" in weights:
+        fields["nonlinearity"] = "mlp"
+        fields["mlp_ratio"] = _shape(weights, f"{layer}.1.fn.fc1.weight", 2)[0] / dim
+    if f"{layer}.0.fn.to_out.0.weight" not in weights:
+        fields["heads"] = 1  # the released code leaves the output map out for one head only
+    return fields
+
+
+def _shape(weights: Mapping[str, Tensor], key: str, axes: int) -> tuple[int, ...]:
+    if key not in weights:
+        raise ValueError(f"1 missing: {key}")
+    shape = tuple(weights[key].shape)
+    if len(shape) != axes:
+        raise ValueError(f"1 of the wrong shape: {key} {shape} in place of {axes} axes")
+    return shape
+
+
+def _width(weights: Mapping[str, Tensor], key: str) -> int:
+    return _shape(weights, key, 2)[0] if key in weights else 0
+
+
+def _depth(weights: Mapping[str, Tensor], stem: str) -> int:
+    """One more than the largest layer number, so that a gap shows as missing keys."""
+    numbers = (re.match(rf"{re.escape(stem)}\.(\d+)\.", key) for key in weights)
+    return 1 + max(int(number[1]) for number in numbers if number)
+
+
+def _grid(weights: Mapping[str, Tensor], key: str) -> int:
+    """Patches along a side, from the positions of `[CLS]` and a square grid."""
+    _shape(weights, "cls_token", 3)
+    tokens = _shape(weights, key, 3)[1]
+    side = math.isqrt(max(tokens - 1, 0))
+    if side < 1 or tokens != 1 + side**2:
+        extra = [k for k, w in weights.items() if w.ndim == 3 and k not in ("cls_token", key)]
+        raise ValueError(
+            f"{key} has {tokens} positions, not those of [CLS] and a square grid"
+            + (f"; {_count(extra, 'left over')}" if extra else "")
+        )
+    return side

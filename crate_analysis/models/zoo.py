@@ -1,0 +1,48 @@
+"""The shipped models: in the data folder, weights `NAME.safetensors` with a card `NAME.json`."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+from crate_analysis.paths import data_folder
+
+CARD_FIELDS = ("name", "arch", "training_data", "recipe", "parameters", "validation_accuracy")
+
+
+def shipped_files() -> dict[str, Path]:
+    """The weights of each shipped model, by name."""
+    return {path.stem: path for path in sorted(data_folder().glob("*.safetensors"))}
+
+
+def list_models() -> pd.DataFrame:
+    """One row a shipped model, sorted by name; `load_model` takes the names.
+
+    Columns: name, arch, training data, recipe, parameters (a count), validation accuracy (a share
+    in [0, 1]), file size (MB). Raises ValueError that names a card which cannot be read, lacks a
+    field, or has no weights beside it.
+    """
+    files = shipped_files()
+    rows = [_row(card, files) for card in sorted(data_folder().glob("*.json"))]
+    columns = [*(field.replace("_", " ") for field in CARD_FIELDS), "file size (MB)"]
+    return pd.DataFrame(rows, columns=columns)
+
+
+def _row(path: Path, files: dict[str, Path]) -> list[Any]:
+    try:
+        card = json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"{path}: this model card is not JSON: {error}") from error
+    missing = [field for field in CARD_FIELDS if not isinstance(card, dict) or field not in card]
+    if missing:
+        raise ValueError(f"{path}: this model card lacks {', '.join(missing)}")
+    if card["name"] != path.stem or path.stem not in files:
+        raise ValueError(
+            f"{path}: this model card is for {card['name']!r}, "
+            f"and needs that name and weights {path.stem}.safetensors beside it"
+        )
+    megabytes = round(files[path.stem].stat().st_size / 1e6, 2)
+    return [*(card[field] for field in CARD_FIELDS), megabytes]
