@@ -1,33 +1,36 @@
-"""From a body plan and a draw of the joints to the shapes of one animal."""
+"""From a body plan and a draw of the joints to the shapes of one animal.
+
+Points are complex numbers x + iy, so that a turn is a product.
+"""
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from cmath import rect
+from math import cos, pi, sin, sqrt
+from typing import NamedTuple
 
 import numpy as np
 
-from .drawing import Array, Chain
+from .drawing import Chain
 from .species import Leg, Plan
 
 
-@dataclass(frozen=True)
-class Body:
+class Body(NamedTuple):
     """The shapes of one animal, in the units of its plan with the feet on y = 0."""
 
     trunk: Chain
     head: Chain
-    legs_far: tuple[Chain, ...]
-    legs_near: tuple[Chain, ...]
+    legs_far: tuple[Chain, Chain]
+    legs_near: tuple[Chain, Chain]
     ear_far: Chain
     ear_near: Chain
     tail: Chain | None
-    skull: Array  # (2,) centre of the skull
-    pitch: float  # of the head
+    turn: complex  # of the head, of modulus one
 
-    def chains(self) -> list[Chain]:
-        tail = [] if self.tail is None else [self.tail]
-        ears = [self.ear_far, self.ear_near]
-        return [self.trunk, self.head, *self.legs_far, *self.legs_near, *ears, *tail]
+    def chains(self) -> tuple[Chain, ...]:
+        tail = () if self.tail is None else (self.tail,)
+        ears = (self.ear_far, self.ear_near)
+        return (self.trunk, self.head, *self.legs_far, *self.legs_near, *ears, *tail)
 
 
 def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
@@ -36,100 +39,89 @@ def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
     def spread(low: float, high: float) -> float:
         return (low + high) / 2 if rng is None else rng.uniform(low, high)
 
-    trunk = np.array(plan.trunk)
-    neck = np.array(plan.neck)
+    trunk, trunk_radii = _points(plan.trunk)
+    neck, neck_radii = _points(plan.neck)
     girth = spread(0.93, 1.07)
-    crouch = spread(0.0, 0.06)
     tilt = spread(-0.10, 0.10)
-    turn = rotation(tilt)
-    centre = trunk[:, :2].mean(0)
+    centre = sum(trunk) / len(trunk)
+    moved = complex(centre.real, centre.imag * (1 - spread(0.0, 0.06)))
 
-    def carry(points: Array) -> Array:
-        """Where the trunk's tilt and crouch take points that are fixed to it."""
-        return (points - centre) @ turn.T + centre * (1, 1 - crouch)
+    def carry(point: complex) -> complex:
+        """Where the trunk's tilt and crouch take a point that is fixed to it."""
+        return (point - centre) * rect(1, tilt) + moved
 
-    swing = rotation(tilt + spread(*plan.neck_swing))
-    base = carry(neck[0, :2])
-    nape = base + (neck[:, :2] - neck[0, :2]) @ swing.T
-    trunk_points = np.concatenate([carry(trunk[:, :2]), nape])
-    radii = np.concatenate([trunk[:, 2] * girth, neck[:, 2]])
+    swing = rect(1, tilt + spread(*plan.neck_swing))
+    nape = [carry(neck[0]) + (point - neck[0]) * swing for point in neck]
 
-    pitch = plan.pitch + tilt + spread(-0.30, 0.30)
-    face = rotation(pitch)
     size = spread(0.95, 1.08)
-    skull = nape[-1] + face @ (plan.skull * 0.45, -plan.skull * 0.15)
+    pitch = plan.pitch + tilt + spread(-0.30, 0.30)
+    turn = rect(1, pitch)
+    skull = nape[-1] + turn * plan.skull * (0.45 - 0.15j)
     length, drop, nose = plan.muzzle
-    head_points = np.array([(0.0, 0.0), (plan.skull * 0.55 + length, drop)]) * size
-    head = Chain(skull + head_points @ face.T, np.array([plan.skull, nose]) * size)
+    muzzle = skull + turn * size * complex(plan.skull * 0.55 + length, drop)
 
     lean = plan.ear_angle + spread(-0.22, 0.22)
     ears = []
-    for side in (-0.26, 0.22):
-        foot = np.array([side - 0.25, -0.72]) * plan.skull * size
-        way = np.array([-np.sin(lean - side * 0.9), -np.cos(lean - side * 0.9)])
-        steps = np.linspace(0, plan.ear_length * size, len(plan.ear))
-        points = skull + (foot + steps[:, None] * way) @ face.T
-        ears.append(Chain(points, np.array(plan.ear) * size))
+    for side in (0.22, -0.26):
+        way = -1j * rect(1, side * 0.9 - lean) * plan.ear_length / (len(plan.ear) - 1)
+        foot = plan.skull * complex(side - 0.25, -0.72)
+        points = [skull + turn * size * (foot + k * way) for k in range(len(plan.ear))]
+        ears.append(Chain(points, [size * radius for radius in plan.ear]))
 
-    phase = spread(0, 2 * np.pi)
+    phase = spread(0, 2 * pi)
     pace = spread(0.15, 1.0)
-    near, far = [], []
-    for beat, leg, row in (
-        (0.0, plan.hind, near),
-        (1.6, plan.front, near),
-        (3.1, plan.hind, far),
-        (4.7, plan.front, far),
-    ):
-        shift = (0.07, -0.03) if row is far else (0.0, 0.0)
-        angle = phase + beat + spread(-0.5, 0.5)
-        row.append(_leg(leg, carry(np.array(leg.joint) + shift), angle, pace, shift[1]))
-
+    legs = [
+        _leg(leg, carry(complex(*leg.joint) + shift), phase + beat + spread(-0.5, 0.5), pace, shift)
+        for leg, beat, shift in (
+            (plan.hind, 3.1, 0.07 - 0.03j),
+            (plan.front, 4.7, 0.07 - 0.03j),
+            (plan.hind, 0.0, 0j),
+            (plan.front, 1.6, 0j),
+        )
+    ]
     tail = None
     if plan.tail:
-        rump = carry(trunk[0, :2] + trunk[0, 2] * np.array([-0.80, -0.35]))
-        tail = _tail(plan, rump, tilt, spread(-0.35, 0.35), spread(-0.5, 0.5))
+        root = carry(trunk[0] + trunk_radii[0] * (-0.80 - 0.35j))
+        tail = _tail(plan, root, tilt + spread(-0.35, 0.35), spread(0.5, 1.5))
     return Body(
-        trunk=Chain(trunk_points, radii, 0.035),
-        head=head,
-        legs_far=tuple(far),
-        legs_near=tuple(near),
-        ear_far=ears[1],
-        ear_near=ears[0],
+        trunk=Chain(
+            [*map(carry, trunk), *nape], [girth * r for r in trunk_radii] + neck_radii, 0.035
+        ),
+        head=Chain([skull, muzzle], [size * plan.skull, size * nose]),
+        legs_far=(legs[0], legs[1]),
+        legs_near=(legs[2], legs[3]),
+        ear_far=ears[0],
+        ear_near=ears[1],
         tail=tail,
-        skull=skull,
-        pitch=pitch,
+        turn=turn,
     )
 
 
-def rotation(angle: float) -> Array:
-    """The turn by `angle` radians that takes x towards y, so clockwise as y points down."""
-    c, s = np.cos(angle), np.sin(angle)
-    return np.array([[c, -s], [s, c]])
+def _points(joints: tuple[tuple[float, float, float], ...]) -> tuple[list[complex], list[float]]:
+    return [complex(x, y) for x, y, _ in joints], [radius for _, _, radius in joints]
 
 
-def _leg(leg: Leg, joint: Array, angle: float, pace: float, ground: float) -> Chain:
+def _leg(leg: Leg, joint: complex, angle: float, pace: float, shift: complex) -> Chain:
     """Two bones of equal length from the joint to a foot on its way, and the foot itself."""
-    height = -leg.joint[1] - leg.foot[1]
-    rest = leg.joint[0] - 0.01 * leg.knee
-    lift = 0.16 * height * pace * max(0.0, np.cos(angle))
-    ankle = np.array([rest + leg.stride * pace * np.sin(angle), ground - leg.foot[1] - lift])
+    length, thickness = leg.foot
+    height = -leg.joint[1] - thickness
+    lift = 0.16 * pace * max(0.0, cos(angle))
+    rest = complex(leg.joint[0] - 0.01 * leg.knee, -thickness) + shift.imag * 1j
+    reach = rest + complex(leg.stride * pace * sin(angle), -lift * height) - joint
     bone = height * 0.51
-    reach = ankle - joint
-    distance = min(float(np.hypot(*reach)), 1.99 * bone)
-    way = reach / np.hypot(*reach)
+    distance = min(abs(reach), 1.99 * bone)
+    way = reach / abs(reach)
     ankle = joint + way * distance
-    bend = np.sqrt(bone**2 - distance**2 / 4)
-    knee = joint + way * distance / 2 + bend * leg.knee * np.array([way[1], -way[0]])
-    toe = ankle + rotation(0.5 * lift / height) @ (leg.foot[0], 0.0)
-    radii = (*leg.radii, leg.foot[1])
-    return Chain(np.array([joint, knee, ankle, toe]), np.array(radii))
+    knee = joint + way * complex(distance / 2, -leg.knee * sqrt(bone**2 - distance**2 / 4))
+    return Chain([joint, knee, ankle, ankle + rect(length, lift / 2)], [*leg.radii, thickness])
 
 
-def _tail(plan: Plan, root: Array, tilt: float, lift: float, curl: float) -> Chain:
+def _tail(plan: Plan, root: complex, lift: float, curl: float) -> Chain:
     """A tail that leaves the rump downwards and turns up evenly along its length."""
-    count = len(plan.tail)
-    turn = plan.tail_curl * (1 + curl) * np.linspace(0, 1, count - 1)
-    angle = plan.tail_angle + lift - turn + tilt
-    steps = np.stack([-np.cos(angle), np.sin(angle)], 1) * plan.tail_length / (count - 1)
-    points = np.concatenate([root[None], root + np.cumsum(steps, 0)])
-    return Chain(points, np.array(plan.tail))
+    bones = len(plan.tail) - 1
+    points = [root]
+    for k in range(bones):
+        bend = plan.tail_curl * curl * k / max(bones - 1, 1)
+        step = rect(plan.tail_length / bones, plan.tail_angle + lift - bend)
+        points.append(points[-1] - step.conjugate())
+    return Chain(points, list(plan.tail))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import cache
+from math import copysign
 
 import numpy as np
 
-from .anatomy import Body, draw_body, rotation
+from .anatomy import Body, draw_body
 from .coat import Coat, draw_coat
 from .drawing import (
     Array,
@@ -76,9 +77,9 @@ class _Relief:
 
     def __init__(self, animal: Animal, canvas: Canvas, frame: Frame):
         self.animal, self.canvas, self.frame = animal, canvas, frame
-        boxes = [chain.box() for chain in animal.body.chains()]
-        lows, highs = np.min(boxes, 0), np.max(boxes, 0)
-        box = (lows[0], highs[1], lows[2], highs[3])
+        boxes = zip(*(chain.box() for chain in animal.body.chains()), strict=True)
+        low_x, high_x, low_y, high_y = boxes
+        box = (min(low_x), max(high_x), min(low_y), max(high_y))
         self.window = canvas.window(frame, box, margin=REACH)
         self.xs, self.ys = canvas.grid(frame, self.window)
         shape = (len(self.ys), len(self.xs))
@@ -166,28 +167,34 @@ class _Relief:
 
 
 def _paint_face(animal: Animal, canvas: Canvas, frame: Frame, light: Light) -> None:
-    plan, body, palette = PLANS[animal.species.plan], animal.body, animal.coat.palette
-    turn = rotation(body.pitch)
+    """Eye and nose, as discs (centre, radius, colour) from back to front."""
+    plan, palette = PLANS[animal.species.plan], animal.coat.palette
+    skull, muzzle = animal.body.head.points
+    width = animal.body.head.radii[-1]
+    turn = animal.body.turn
     x, y, radius = plan.eye
-    eye = body.skull + turn @ (x, y)
-    glow = light.ambient + 0.6 * light.colour
+    eye = skull + turn * complex(x, y)
+    nose = muzzle + turn * width * (0.70 - 0.40j)
+    glint = radius * complex(copysign(0.35, light.direction[0] * frame.facing), -0.36)
+    base, mark, belly, iris = np.array(palette)
     dark = np.array([0.06, 0.05, 0.06])
-    rim = np.array(palette.base) * 0.45 + np.array(palette.belly) * 0.35
+    glow = light.ambient + 0.6 * light.colour
     discs = [
-        (eye, 1.25 * radius, rim * glow),
-        (eye, 1.05 * radius, np.array(palette.eye) * glow),
-        (eye + turn @ (0.12 * radius, 0), 0.78 * radius, dark),
+        (eye, 1.25 * radius, (0.45 * base + 0.35 * belly) * glow),
+        (eye, 1.05 * radius, iris * glow),
+        (eye + 0.12 * radius * turn, 0.78 * radius, dark),
+        (eye + glint, 0.32 * radius, np.ones(3)),
+        (nose, 0.42 * width, dark * 1.6),
     ]
     if animal.species.points:
-        discs.insert(0, (eye + (0.0, 0.012), 2.0 * radius, np.array(palette.mark) * glow))
-    glint = (0.35 * radius * np.sign(light.direction[0]) * frame.facing, -0.36 * radius)
-    discs.append((eye + glint, 0.32 * radius, np.ones(3)))
-    tip, width = body.head.points[-1], body.head.radii[-1]
-    discs.append((tip + turn @ (0.70 * width, -0.40 * width), 0.42 * width, dark * 1.6))
-    for centre, size, colour in discs:
-        cx, cy = centre
-        window = canvas.window(frame, (cx - size, cx + size, cy - size, cy + size))
-        xs, ys = canvas.grid(frame, window)
-        distance = np.sqrt((xs - cx) ** 2 + ((ys - cy) ** 2)[:, None]) - size
-        coverage = canvas.coverage(frame, distance)
-        canvas.paint(window, coverage, colour.astype(np.float32)[:, None, None])
+        discs.insert(0, (eye + 0.012j, 2.0 * radius, mark * glow))
+    centres, radii, colours = (list(column) for column in zip(*discs, strict=True))
+    window = canvas.window(frame, Chain(centres, radii).box())
+    xs, ys = canvas.grid(frame, window)
+    x, y, radius = np.array(
+        [[c.real for c in centres], [c.imag for c in centres], radii], np.float32
+    )[:, :, None]
+    square = ((xs - x) ** 2)[:, None, :] + ((ys - y) ** 2)[:, :, None]
+    coverages = canvas.coverage(frame, np.sqrt(square) - radius[:, :, None])
+    for coverage, colour in zip(coverages, np.array(colours, np.float32), strict=True):
+        canvas.paint(window, coverage, colour[:, None, None])

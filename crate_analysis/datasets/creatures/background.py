@@ -19,10 +19,10 @@ from .drawing import (
     Chain,
     Frame,
     Waves,
+    capsules,
     draw_waves,
     pixel_centres,
     saturate,
-    segments,
     smoothstep,
     soft_spot,
     solid,
@@ -46,7 +46,7 @@ SCENERIES = np.array(
 
 
 class Tuft(NamedTuple):
-    """Blades of grass: feet and tips (s, 2) and the colour (3,)."""
+    """Blades of grass: complex feet and tips (s,) and the colour (3,)."""
 
     feet: Array
     tips: Array
@@ -62,7 +62,6 @@ class Stage:
     slow: Waves
     middle: Waves
     fine: Waves
-    ridge: Waves
     marbling: tuple[float, float, float]  # strength, and a direction in radians a unit
     contrast: float
     pebbles: tuple[tuple[Chain, Array], ...]
@@ -104,7 +103,6 @@ def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.09, 0.23
         slow=draw_waves(rng, 0.5, 1.6, 8, rng.uniform(1.0, 1.6)),
         middle=draw_waves(rng, 2, 7, 14, rng.uniform(1.0, 3.0)),
         fine=draw_waves(rng, 9, 34, 28, rng.uniform(1.0, 2.5)),
-        ridge=draw_waves(rng, 0.5, 3, 6),
         marbling=(rng.uniform(0.6, 1.6), rng.uniform(-9, 9), rng.uniform(-9, 9)),
         contrast=rng.uniform(0.5, 1.0),
         pebbles=_draw_pebbles(rng, ground),
@@ -126,9 +124,10 @@ def _draw_pebbles(rng: np.random.Generator, ground: float) -> tuple[tuple[Chain,
     for _ in range(rng.integers(0, 4)):
         radius = rng.uniform(0.010, 0.026)
         x, y = rng.uniform(0, 1), rng.uniform(max(ground - 0.10, 0.5), 1.0)
-        points = np.array([(x, y), (x + rng.uniform(-1.2, 1.2) * radius, y + 0.25 * radius)])
+        centre = complex(x, y)
+        points = [centre, centre + radius * complex(rng.uniform(-1.2, 1.2), 0.25)]
         grey = rng.uniform(0.40, 0.75) + rng.normal(0, 0.03, 3)
-        radii = radius * np.array([1.0, rng.uniform(0.6, 0.9)])
+        radii = [radius, radius * rng.uniform(0.6, 0.9)]
         pebbles.append((Chain(points, radii), grey.astype(np.float32)))
     return tuple(pebbles)
 
@@ -137,11 +136,11 @@ def _draw_tufts(rng: np.random.Generator, ground: float, colour: Array) -> tuple
     tufts = []
     for _ in range(rng.integers(0, 4)):
         count = rng.integers(4, 8)
-        foot = (rng.uniform(0, 1), ground + rng.uniform(0.0, 0.06))
+        foot = complex(rng.uniform(0, 1), ground + rng.uniform(0.0, 0.06))
         lean = np.linspace(-0.7, 0.7, count) + rng.normal(0, 0.15, count)
         height = rng.uniform(0.04, 0.10) * rng.uniform(0.6, 1.0, count)
-        feet = foot + np.stack([0.014 * lean + rng.normal(0, 0.004, count), 0 * lean], 1)
-        tips = feet + height[:, None] * np.stack([np.sin(lean), -np.cos(lean)], 1)
+        feet = foot + 0.014 * lean + rng.normal(0, 0.004, count)
+        tips = feet - 1j * height * np.exp(1j * lean)
         shade = np.clip(colour * rng.uniform(0.75, 1.0) + (-0.05, 0.03, -0.06), 0, 1)
         tufts.append(Tuft(feet, tips, shade.astype(np.float32)))
     return tuple(tufts)
@@ -163,7 +162,7 @@ def paint_scenery(stage: Stage, size: int) -> Canvas:
         rgb += veil * (zenith - rgb)
         rgb *= 1 + (0.035 * stage.contrast) * fine
     else:
-        ridge = texture(stage.ridge, centres, np.zeros(1, np.float32))
+        ridge = texture(stage.slow, centres, np.zeros(1, np.float32))
         edge = 1.2 * size
         sky = zenith + smoothstep(0.0, 1.0, ys / stage.horizon) * (low - zenith)
         rgb = sky + (0.10 * stage.contrast) * smoothstep(0.2, 2.0, slow + 0.4 * middle)
@@ -192,13 +191,13 @@ def paint_shadow(stage: Stage, canvas: Canvas) -> None:
 def paint_foreground(stage: Stage, canvas: Canvas) -> None:
     """Grass, which may hide a part of an animal."""
     for feet, tips, colour in stage.tufts:
-        points = np.concatenate([feet, tips])
-        window = canvas.window(_PICTURE, Chain(points, np.full(len(points), 0.005)).box())
+        thick, thin = np.full(len(feet), 0.005), np.full(len(feet), 0.001)
+        outline = Chain([*feet, *tips], [*thick, *thin])
+        window = canvas.window(_PICTURE, outline.box())
         xs, ys = canvas.grid(_PICTURE, window)
-        radii = np.full(len(feet), 0.005), np.full(len(feet), 0.001)
-        distance, _, _, _, along = segments(feet, tips, radii, xs, ys)
-        distance = distance.min(0)
-        tone = 0.7 + 0.5 * along.max(0)
+        distances, inside = capsules(feet, tips, (thick, thin), xs, ys)
+        distance = distances.min(0)
+        tone = 0.7 + 0.5 * inside[2].max(0)
         coverage = canvas.coverage(_PICTURE, distance)
         canvas.paint(window, coverage, colour[:, None, None] * tone)
         canvas.labels[window][distance < 0] = 0

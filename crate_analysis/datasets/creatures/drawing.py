@@ -10,30 +10,29 @@ Coordinates run over [0, 1]^2, x to the right and y down.
 
 from __future__ import annotations
 
-from operator import add, sub
 from typing import NamedTuple
 
 import numpy as np
 
 Array = np.ndarray
 Window = tuple[slice, slice]
+Box = tuple[float, float, float, float]  # smallest x, largest x, smallest y, largest y
 
 
 class Chain(NamedTuple):
-    """Tapered capsules along `points` (n, 2) with `radii` (n,), joined over a length `blend`."""
+    """Tapered capsules along `points` x + iy with `radii`, joined over a length `blend`."""
 
-    points: Array
-    radii: Array
+    points: list[complex]
+    radii: list[float]
     blend: float = 0.02
 
-    def box(self) -> tuple[float, float, float, float]:
-        """The smallest x, largest x, smallest y and largest y of the shape."""
-        x, y, r = (*self.points.T.tolist(), self.radii.tolist())
+    def box(self) -> Box:
+        ends = list(zip(self.points, self.radii, strict=True))
         return (
-            min(map(sub, x, r)),
-            max(map(add, x, r)),
-            min(map(sub, y, r)),
-            max(map(add, y, r)),
+            min(p.real - r for p, r in ends),
+            max(p.real + r for p, r in ends),
+            min(p.imag - r for p, r in ends),
+            max(p.imag + r for p, r in ends),
         )
 
 
@@ -75,9 +74,7 @@ class Canvas:
         self.centres = pixel_centres(self.size)
         self.labels = np.zeros((self.size, self.size), np.uint8)
 
-    def window(
-        self, frame: Frame, box: tuple[float, float, float, float], margin: float = 0.0
-    ) -> Window:
+    def window(self, frame: Frame, box: Box, margin: float = 0.0) -> Window:
         """Rows and columns that hold a box, given in the frame's units, and a margin around it."""
         reach = margin * frame.unit * self.size + 1
         scale = frame.unit * self.size
@@ -115,7 +112,7 @@ def pixel_centres(size: int) -> Array:
 
 
 def saturate(x: Array) -> Array:
-    return np.minimum(np.maximum(x, 0), 1)
+    return np.clip(x, 0, 1)
 
 
 def smoothstep(low: float, high: float, x: Array) -> Array:
@@ -124,56 +121,61 @@ def smoothstep(low: float, high: float, x: Array) -> Array:
     return t * t * (3 - 2 * t)
 
 
-def segments(
+def capsules(
     starts: Array, ends: Array, radii: tuple[Array, Array], xs: Array, ys: Array
-) -> tuple[Array, Array, Array, Array, Array]:
+) -> tuple[Array, Array]:
     """Tapered capsules, each by itself, on the grid xs (w,) by ys (h,).
 
-    `starts` and `ends` are (s, 2), `radii` at both (s,). Gives, all (s, h, w): signed distance, the
-    vector (x, y) from the axis, the radius there, and the place on the axis from 0 to 1.
+    `starts` and `ends` are complex (s,), `radii` at both (s,). Gives the signed distance (s, h, w)
+    and, (3, s, h, w), the vector from the axis in units of the radius there, x and y, and the
+    place along the axis from 0 to 1.
     """
-    first = starts.astype(np.float32)[..., None, None]
-    step = (ends - starts).astype(np.float32)[..., None, None]
-    thick = radii[0].astype(np.float32)[:, None, None]
-    taper = (radii[1] - radii[0]).astype(np.float32)[:, None, None]
-    step_x, step_y = step[:, 0], step[:, 1]
-    inverse = 1 / (step_x * step_x + step_y * step_y + np.float32(1e-12))
-    x, y = xs - first[:, 0], ys[:, None] - first[:, 1]  # (s, 1, w), (s, h, 1)
+    step = ends - starts
+    step_x, step_y, first_x, first_y, inverse, thick, taper = np.array(
+        [
+            step.real,
+            step.imag,
+            starts.real,
+            starts.imag,
+            1 / (step.real**2 + step.imag**2 + 1e-12),
+            radii[0],
+            radii[1] - radii[0],
+        ],
+        np.float32,
+    )[:, :, None, None]
+    x, y = xs - first_x, ys[:, None] - first_y  # (s, 1, w), (s, h, 1)
     place = saturate(x * (step_x * inverse) + y * (step_y * inverse))
-    across_x, across_y = x - place * step_x, y - place * step_y
-    radius = thick + place * taper
-    distance = np.sqrt(across_x * across_x + across_y * across_y) - radius
-    return distance, across_x, across_y, radius, place
+    radius = place * taper
+    radius += thick
+    inside = np.empty((3, *place.shape), np.float32)
+    across_x = np.subtract(x, place * step_x, out=inside[0])
+    across_y = np.subtract(y, place * step_y, out=inside[1])
+    distance = np.sqrt(across_x * across_x + across_y * across_y)
+    distance -= radius
+    inside[:2] /= radius
+    inside[2] = place
+    return distance, inside
 
 
 def solid(chain: Chain, xs: Array, ys: Array) -> Solid:
     """A chain on the grid xs (w,) by ys (h,)."""
-    points, radii = chain.points, chain.radii
-    distance, across_x, across_y, radius, place = segments(
-        points[:-1], points[1:], (radii[:-1], radii[1:]), xs, ys
-    )
-    if len(distance) == 1:
-        inverse = 1 / radius[0]
-        return Solid(distance[0], across_x[0] * inverse, across_y[0] * inverse, place[0])
-    nearest = distance.min(0)
+    points, radii = np.array(chain.points), np.array(chain.radii)
+    distance, inside = capsules(points[:-1], points[1:], (radii[:-1], radii[1:]), xs, ys)
+    count = len(distance)
+    if count == 1:
+        return Solid(distance[0], *inside[:, 0])
+    inside[2] += np.arange(count, dtype=np.float32)[:, None, None]
+    inside[2] *= np.float32(1 / count)
+    nearest = np.minimum.reduce(distance)
     weight = np.exp((nearest - distance) * np.float32(1 / chain.blend))
-    total = weight.sum(0)
+    total = np.add.reduce(weight)
     weight /= total
-    place += np.arange(len(place), dtype=np.float32)[:, None, None]
-    place *= weight
-    weight /= radius
-    across_x *= weight
-    across_y *= weight
-    return Solid(
-        nearest - np.float32(chain.blend) * np.log(total),
-        across_x.sum(0),
-        across_y.sum(0),
-        place.sum(0) * np.float32(1 / len(place)),
-    )
+    inside *= weight
+    return Solid(nearest - np.float32(chain.blend) * np.log(total), *np.add.reduce(inside, 1))
 
 
 class Waves(NamedTuple):
-    """Random plane waves: `vectors` (k, 2) in radians a unit, `phases` and `weights` (k,)."""
+    """Random plane waves: `vectors` (2, k) in radians a unit, `phases` and `weights` (k,)."""
 
     vectors: Array
     phases: Array
@@ -187,26 +189,28 @@ def draw_waves(
 
     `stretch` > 1 draws the pattern out along x.
     """
-    draw = rng.random((3, count))
-    angle = np.pi * draw[0]
-    ratio = (high / low) ** draw[1]
-    frequency = (2 * np.pi * low) * ratio
-    weights = 1 / np.sqrt(ratio)
-    weights *= np.sqrt(2 / (weights @ weights))
-    vectors = np.stack([np.cos(angle) / stretch, np.sin(angle)], 1) * frequency[:, None]
-    return Waves(vectors, 2 * np.pi * draw[2], weights.astype(np.float32))
+    turn, octave, phase = rng.random((3, count))
+    ratio = (high / low) ** octave
+    weights = ratio**-0.5
+    weights *= (2 / (weights @ weights)) ** 0.5
+    vectors = (2 * np.pi * low) * ratio * np.exp(1j * np.pi * turn)
+    return Waves(np.array([vectors.real / stretch, vectors.imag]), 2 * np.pi * phase, weights)
 
 
 def texture(waves: Waves, xs: Array, ys: Array) -> Array:
     """The sum of the waves on the grid xs (w,) by ys (h,), (h, w)."""
-    along_x = np.outer(waves.vectors[:, 0], xs).astype(np.float32)
-    along_y = (np.outer(ys, waves.vectors[:, 1]) + waves.phases).astype(np.float32)
-    left = np.concatenate([np.cos(along_y) * waves.weights, np.sin(along_y) * -waves.weights], 1)
-    right = np.concatenate([np.cos(along_x), np.sin(along_x)], 0)
+    across, down = waves.vectors[:, :, None]
+    along_x = (across * xs).astype(np.float32)
+    along_y = (down * ys + waves.phases[:, None]).astype(np.float32)
+    weights = waves.weights.astype(np.float32)[:, None]
+    left = np.concatenate([np.cos(along_y) * weights, np.sin(along_y) * -weights]).T
+    right = np.concatenate([np.cos(along_x), np.sin(along_x)])
     # In strips small enough that BLAS does not start threads, which would get in the way of
     # the worker processes.
     strip = max(1, 200_000 // max(1, right.size))
-    return np.concatenate([left[y : y + strip] @ right for y in range(0, max(1, len(ys)), strip)])
+    if strip >= len(ys):
+        return left @ right
+    return np.concatenate([left[y : y + strip] @ right for y in range(0, len(ys), strip)])
 
 
 def soft_spot(xs: Array, ys: Array, x: float, y: float, rx: float, ry: float) -> Array:

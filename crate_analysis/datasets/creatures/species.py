@@ -12,8 +12,10 @@ face towards positive x.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 Point = tuple[float, float]
+Colour = tuple[float, float, float]
 
 
 @dataclass(frozen=True)
@@ -49,14 +51,13 @@ class Plan:
     tail_curl: float = 0.0  # how far it turns up towards the tip, radians
 
 
-@dataclass(frozen=True)
-class Palette:
+class Palette(NamedTuple):
     """Colours (r, g, b) in [0, 1]: the ground of the coat, its marks, the underside, the eye."""
 
-    base: tuple[float, float, float]
-    mark: tuple[float, float, float]
-    belly: tuple[float, float, float]
-    eye: tuple[float, float, float]
+    base: Colour
+    mark: Colour
+    belly: Colour
+    eye: Colour
 
 
 @dataclass(frozen=True)
