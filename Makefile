@@ -1,7 +1,7 @@
 # The menu. `make` alone shows it.
 #
 #   make PYTHON=python3.12 book     another Python
-#   make VENV=~/envs/crate book     another place for the environment
+#   make VENV=/tmp/crate book       another place for the environment
 
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -86,7 +86,7 @@ $(ENV): pyproject.toml constraints.txt
 
 $(STATE)/sync: $(wildcard notebooks/*) | $(ENV)
 	@mkdir -p $(@D)
-	@$(BIN)/python book/pairs.py
+	@$(BIN)/jupytext -q --sync $(foreach n,$(NAMES),$(firstword $(wildcard $(n:%=notebooks/%.py) $(n:%=notebooks/%.ipynb))))
 	@touch $@
 
 $(STATE)/library: FORCE
@@ -111,6 +111,7 @@ $(STATE)/pages: FORCE
 # repeat the warnings about pages that it takes from its cache.
 $(STATE)/book: $(STATE)/pages $(EXECUTED) book/figures/layer.svg | $(ENV)
 	@rm -rf book/_build/new
-	$(BIN)/jupyter-book build book --path-output book/_build/new --all -q -W -n --keep-going
+	@echo 'Building the book from $(words $(EXECUTED)) executed notebooks.'
+	@$(BIN)/jupyter-book build book --path-output book/_build/new --all -q -W -n --keep-going >/dev/null
 	@rm -rf $(HTML) && mv book/_build/new/_build/html $(HTML) && rm -rf book/_build/new
 	@touch $@

@@ -64,7 +64,12 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     logging.getLogger("papermill").setLevel(logging.ERROR)
     try:
         papermill.execute_notebook(
-            notebook, running, parameters, progress_bar=sys.stderr.isatty(), log_output=False
+            notebook,
+            running,
+            parameters,
+            progress_bar=sys.stderr.isatty(),
+            log_output=False,
+            extra_arguments=["--log-level=40"],  # the kernel's own remarks, such as on transport
         )
         executed = nbformat.read(running, as_version=4)
         check_cells(executed)
@@ -77,7 +82,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
 
 
 def check_names(given: dict, declared: list[str]) -> None:
-    """Refuse a parameter that the notebook's parameters cell does not have; papermill only warns."""
+    """Refuse a parameter that the parameters cell does not have; papermill only warns."""
     for name in given:
         if name not in declared:
             near = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
