@@ -11,6 +11,7 @@ from typing import NamedTuple
 
 import numpy as np
 
+from .chance import between
 from .drawing import Chain
 from .species import Leg, Plan
 
@@ -37,7 +38,7 @@ def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
     """An animal in a drawn pose, or at rest where `rng` is None."""
 
     def spread(low: float, high: float) -> float:
-        return (low + high) / 2 if rng is None else rng.uniform(low, high)
+        return (low + high) / 2 if rng is None else between(rng, low, high)
 
     trunk, trunk_radii = _points(plan.trunk)
     neck, neck_radii = _points(plan.neck)
@@ -85,7 +86,7 @@ def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
         tail = _tail(plan, root, tilt + spread(-0.35, 0.35), spread(0.5, 1.5))
     return Body(
         trunk=Chain(
-            [*map(carry, trunk), *nape], [girth * r for r in trunk_radii] + neck_radii, 0.035
+            [*map(carry, trunk), *nape], [girth * r for r in trunk_radii] + neck_radii, 0.11
         ),
         head=Chain([skull, muzzle], [size * plan.skull, size * nose]),
         legs_far=(legs[0], legs[1]),

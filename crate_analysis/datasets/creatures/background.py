@@ -8,11 +8,13 @@ taken out carries no information about the species.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from math import cos, sin, sqrt
 from typing import NamedTuple
 
 import numpy as np
 
 from .animal import Light
+from .chance import between
 from .drawing import (
     Array,
     Canvas,
@@ -24,8 +26,6 @@ from .drawing import (
     pixel_centres,
     saturate,
     smoothstep,
-    soft_spot,
-    solid,
     texture,
 )
 
@@ -45,6 +45,16 @@ SCENERIES = np.array(
 )
 
 
+class Pebble(NamedTuple):
+    """An ellipse: its centre, its two radii, and its colour (3,)."""
+
+    x: float
+    y: float
+    across: float
+    down: float
+    colour: Array
+
+
 class Tuft(NamedTuple):
     """Blades of grass: complex feet and tips (s,) and the colour (3,)."""
 
@@ -57,14 +67,14 @@ class Tuft(NamedTuple):
 class Stage:
     """Everything about a picture but its animal."""
 
-    colours: Array  # (5, 3)
+    colours: Array  # (5, 3), as `SCENERIES`, with the light on them
     horizon: float | None  # height of the horizon; None for a wall without depth
     slow: Waves
     middle: Waves
     fine: Waves
     marbling: tuple[float, float, float]  # strength, and a direction in radians a unit
     contrast: float
-    pebbles: tuple[tuple[Chain, Array], ...]
+    pebbles: tuple[Pebble, ...]
     tufts: tuple[Tuft, ...]
     light: Light
     area: float  # share of the picture that an animal should cover
@@ -74,143 +84,175 @@ class Stage:
 
     def frame(self, plan_area: float) -> Frame:
         """Where an animal stands whose shape covers `plan_area` square units."""
-        return Frame(self.x, self.ground, float(np.sqrt(self.area / plan_area)), self.facing)
+        return Frame(self.x, self.ground, sqrt(self.area / plan_area), self.facing)
 
 
 def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.09, 0.23)) -> Stage:
     """A stage for an animal that covers about `area[0]` to `area[1]` of the picture."""
-    share = float(np.exp(rng.uniform(np.log(area[0]), np.log(area[1]))))
-    side = np.sqrt(share)
+    share = area[0] * (area[1] / area[0]) ** rng.random()
+    side = sqrt(share)
     room = max(0.5 - 1.2 * side, 0.02)
-    x = 0.5 + rng.uniform(-room, room)
-    ground = rng.uniform(min(1.75 * side + 0.04, 0.92), 0.96)
+    x = between(rng, 0.5 - room, 0.5 + room)
+    ground = between(rng, min(1.75 * side + 0.04, 0.92), 0.96)
+    light = _draw_light(rng)
     outdoors = rng.random() < 0.65
     colours = SCENERIES[rng.integers(len(SCENERIES))]
     if not outdoors:
         colours = colours[rng.permutation(5)]
     grey = colours.mean(1, keepdims=True)
-    colours = grey + (colours - grey) * rng.uniform(0.65, 1.0)
-    colours = colours + rng.normal(0, 0.03, (5, 3)) + rng.uniform(-0.05, 0.05)
-    side_light = rng.uniform(-1.1, 1.1)
-    strength = rng.uniform(0.45, 0.85)
-    warmth = np.array([1.0, 0.0, -1.0]) * rng.uniform(-0.05, 0.10)
-    direction = np.array([np.sin(side_light), -np.cos(side_light), 0.65])
-    direction /= np.linalg.norm(direction)
-    dx, dy, dz = direction
+    colours = grey + (colours - grey) * between(rng, 0.65, 1.0)
+    colours = colours + rng.normal(0, 0.03, (5, 3)) + between(rng, -0.05, 0.05)
+    colours *= 0.72 + 0.42 * (light.ambient + 0.55 * light.colour)
     return Stage(
         colours=colours.astype(np.float32),
-        horizon=float(rng.uniform(0.18, 0.92) * ground) if outdoors else None,
-        slow=draw_waves(rng, 0.5, 1.6, 8, rng.uniform(1.0, 1.6)),
-        middle=draw_waves(rng, 2, 7, 14, rng.uniform(1.0, 3.0)),
-        fine=draw_waves(rng, 9, 34, 28, rng.uniform(1.0, 2.5)),
-        marbling=(rng.uniform(0.6, 1.6), rng.uniform(-9, 9), rng.uniform(-9, 9)),
-        contrast=rng.uniform(0.5, 1.0),
-        pebbles=_draw_pebbles(rng, ground),
-        tufts=_draw_tufts(rng, ground, colours[0]),
-        light=Light(
-            (float(dx), float(dy), float(dz)),
-            (strength * (1 + warmth)).astype(np.float32),
-            ((1.0 - 0.62 * strength) * (1 - 0.6 * warmth)).astype(np.float32),
-        ),
+        horizon=between(rng, 0.18, 0.92) * ground if outdoors else None,
+        slow=draw_waves(rng, 0.5, 1.6, 8, between(rng, 1.0, 1.6)),
+        middle=draw_waves(rng, 2, 7, 12, between(rng, 1.0, 3.0)),
+        fine=draw_waves(rng, 9, 34, 24, between(rng, 1.0, 2.5)),
+        marbling=(between(rng, 0.6, 1.6), between(rng, -9, 9), between(rng, -9, 9)),
+        contrast=between(rng, 0.5, 1.0),
+        pebbles=tuple(_draw_pebble(rng, ground) for _ in range(rng.integers(4))),
+        tufts=tuple(_draw_tuft(rng, ground, colours[0]) for _ in range(rng.integers(4))),
+        light=light,
         area=share,
-        x=float(x),
-        ground=float(ground),
+        x=x,
+        ground=ground,
         facing=1 if rng.random() < 0.5 else -1,
     )
 
 
-def _draw_pebbles(rng: np.random.Generator, ground: float) -> tuple[tuple[Chain, Array], ...]:
-    pebbles = []
-    for _ in range(rng.integers(0, 4)):
-        radius = rng.uniform(0.010, 0.026)
-        x, y = rng.uniform(0, 1), rng.uniform(max(ground - 0.10, 0.5), 1.0)
-        centre = complex(x, y)
-        points = [centre, centre + radius * complex(rng.uniform(-1.2, 1.2), 0.25)]
-        grey = rng.uniform(0.40, 0.75) + rng.normal(0, 0.03, 3)
-        radii = [radius, radius * rng.uniform(0.6, 0.9)]
-        pebbles.append((Chain(points, radii), grey.astype(np.float32)))
-    return tuple(pebbles)
+def _draw_light(rng: np.random.Generator) -> Light:
+    """Sunlight from above, from the left or the right, warm or cool, hard or soft."""
+    side = between(rng, -1.1, 1.1)
+    direction = np.array([sin(side), -cos(side), 0.65])
+    direction /= sqrt(direction @ direction)
+    strength = between(rng, 0.45, 0.85)
+    warmth = np.array([1.0, 0.0, -1.0]) * between(rng, -0.05, 0.10)
+    return Light(
+        tuple(direction.tolist()),
+        (strength * (1 + warmth)).astype(np.float32),
+        ((1.0 - 0.62 * strength) * (1 - 0.6 * warmth)).astype(np.float32),
+    )
 
 
-def _draw_tufts(rng: np.random.Generator, ground: float, colour: Array) -> tuple[Tuft, ...]:
-    tufts = []
-    for _ in range(rng.integers(0, 4)):
-        count = rng.integers(4, 8)
-        foot = complex(rng.uniform(0, 1), ground + rng.uniform(0.0, 0.06))
-        lean = np.linspace(-0.7, 0.7, count) + rng.normal(0, 0.15, count)
-        height = rng.uniform(0.04, 0.10) * rng.uniform(0.6, 1.0, count)
-        feet = foot + 0.014 * lean + rng.normal(0, 0.004, count)
-        tips = feet - 1j * height * np.exp(1j * lean)
-        shade = np.clip(colour * rng.uniform(0.75, 1.0) + (-0.05, 0.03, -0.06), 0, 1)
-        tufts.append(Tuft(feet, tips, shade.astype(np.float32)))
-    return tuple(tufts)
+def _draw_pebble(rng: np.random.Generator, ground: float) -> Pebble:
+    radius = between(rng, 0.010, 0.028)
+    colour = between(rng, 0.40, 0.75) + rng.normal(0, 0.03, 3)
+    return Pebble(
+        rng.random(),
+        between(rng, max(ground - 0.10, 0.5), 1.0),
+        radius * between(rng, 1.0, 1.5),
+        radius * between(rng, 0.7, 1.0),
+        colour.astype(np.float32),
+    )
+
+
+def _draw_tuft(rng: np.random.Generator, ground: float, colour: Array) -> Tuft:
+    foot = complex(rng.random(), ground + between(rng, 0.0, 0.06))
+    size = between(rng, 0.04, 0.10)
+    lean, height, offset = rng.random((3, 6)) - 0.5
+    lean = np.linspace(-0.7, 0.7, 6) + 0.4 * lean
+    feet = foot + 0.014 * lean + 0.012 * offset
+    tips = feet - 1j * (size * (0.8 + 0.4 * height)) * np.exp(1j * lean)
+    shade = np.clip(colour * between(rng, 0.75, 1.0) + (-0.05, 0.03, -0.06), 0, 1)
+    return Tuft(feet, tips, shade.astype(np.float32))
 
 
 def paint_scenery(stage: Stage, size: int) -> Canvas:
     """All that lies behind the animals."""
+    canvas = Canvas(_wall(stage, size) if stage.horizon is None else _land(stage, size))
+    for pebble in stage.pebbles:
+        _paint_pebble(canvas, pebble, stage.light)
+    return canvas
+
+
+def _wall(stage: Stage, size: int) -> Array:
+    """A marbled surface (3, size, size)."""
     centres = pixel_centres(size)
-    near, far, hill, zenith, low = (c[:, None, None] for c in stage.colours)
+    first, second, veil = stage.colours[:3, :, None, None]
     slow = texture(stage.slow, centres, centres)
     middle = texture(stage.middle, centres, centres)
     fine = texture(stage.fine, centres, centres)
+    strength, across, down = stage.marbling
+    turn = strength * (slow + 0.35 * middle) + across * centres + down * centres[:, None]
+    rgb = first + (0.5 + 0.5 * np.sin(turn)) * (second - first)
+    rgb += smoothstep(0.2, 1.6, slow + 0.5 * middle) * (0.7 * stage.contrast) * (veil - rgb)
+    rgb *= 1 + (0.035 * stage.contrast) * fine
+    return rgb
+
+
+def _land(stage: Stage, size: int) -> Array:
+    """Sky, hills and ground (3, size, size)."""
+    centres = pixel_centres(size)
+    near, far, hill, zenith, haze = stage.colours[:, :, None, None]
+    horizon, contrast = stage.horizon, stage.contrast
+    slow = texture(stage.slow, centres, centres)
+    middle = texture(stage.middle, centres, centres)
+    swell = texture(stage.slow, centres, np.zeros(1, np.float32))[0]
+    crest = horizon - 0.07 - 0.035 * swell
+    shore = horizon + 0.006 * swell
+
+    def row(height: float) -> int:
+        return int(min(max(height * size, 0), size))
+
+    peak, top, bottom = row(crest.min()) - 1, row(shore.min()) - 1, row(shore.max()) + 2
+    peak, top = max(peak, 0), max(top, 0)
     ys = centres[:, None]
-    if stage.horizon is None:
-        strength, kx, ky = stage.marbling
-        mix = 0.5 + 0.5 * np.sin(strength * (slow + 0.35 * middle) + kx * centres + ky * ys)
-        rgb = near + mix * (far - near)
-        veil = smoothstep(0.2, 1.6, slow + 0.5 * middle) * (0.7 * stage.contrast)
-        rgb += veil * (zenith - rgb)
-        rgb *= 1 + (0.035 * stage.contrast) * fine
-    else:
-        ridge = texture(stage.slow, centres, np.zeros(1, np.float32))
-        edge = 1.2 * size
-        sky = zenith + smoothstep(0.0, 1.0, ys / stage.horizon) * (low - zenith)
-        rgb = sky + (0.10 * stage.contrast) * smoothstep(0.2, 2.0, slow + 0.4 * middle)
-        crest = stage.horizon - 0.07 - 0.035 * ridge
-        rgb += saturate(0.5 + (ys - crest) * edge) * (0.7 * hill + 0.3 * low - rgb)
-        depth = saturate((ys - stage.horizon) / (1.02 - stage.horizon))
-        floor = far + np.sqrt(depth) * (near - far)
-        floor = floor * (1 + stage.contrast * (0.07 * slow + 0.05 * middle + 0.04 * fine))
-        rgb += saturate(0.5 + (ys - stage.horizon - 0.006 * ridge) * edge) * (floor - rgb)
-    rgb *= 0.72 + 0.42 * (stage.light.ambient + 0.55 * stage.light.colour)[:, None, None]
-    canvas = Canvas(np.ascontiguousarray(rgb, np.float32))
-    for chain, colour in stage.pebbles:
-        _paint_pebble(canvas, chain, colour, stage.light)
-    return canvas
+    rgb = np.empty((3, size, size), np.float32)
+    sky = rgb[:, :bottom]
+    np.add(
+        zenith + smoothstep(0.0, 1.0, ys[:bottom] / horizon) * (haze - zenith),
+        (0.10 * contrast) * smoothstep(0.2, 2.0, slow[:bottom] + 0.4 * middle[:bottom]),
+        out=sky,
+    )
+    hills = rgb[:, peak:bottom]
+    hills += saturate(0.5 + (ys[peak:bottom] - crest) * size) * (0.7 * hill + 0.3 * haze - hills)
+    fine = texture(stage.fine, centres, centres[top:])
+    grain = 0.07 * slow[top:] + 0.05 * middle[top:] + 0.04 * fine
+    depth = np.sqrt(saturate((ys[top:] - horizon) / (1.02 - horizon)))
+    floor = (far + depth * (near - far)) * (1 + contrast * grain)
+    edge = rgb[:, top:bottom]
+    edge += saturate(0.5 + (ys[top:bottom] - shore) * size) * (floor[:, : bottom - top] - edge)
+    rgb[:, bottom:] = floor[:, bottom - top :]
+    return rgb
 
 
 def paint_shadow(stage: Stage, canvas: Canvas) -> None:
     """The shadow on the ground at the stage's place, the same whatever will stand there."""
-    side = np.sqrt(stage.area)
-    x = stage.x - 0.25 * side * stage.light.direction[0]
-    c = canvas.centres
-    dark = soft_spot(c, c, x, stage.ground - 0.01, 1.05 * side, 0.14 * side)
-    canvas.rgb *= 1 - (0.30 + 0.25 * float(stage.light.colour.mean())) * dark
+    side = sqrt(stage.area)
+    x, y = stage.x - 0.25 * side * stage.light.direction[0], stage.ground - 0.01
+    across, down = 1.05 * side, 0.14 * side
+    box = (x - 2.5 * across, x + 2.5 * across, y - 2.5 * down, y + 2.5 * down)
+    rows, columns = canvas.window(_PICTURE, box)
+    xs, ys = canvas.grid(_PICTURE, (rows, columns))
+    dark = np.outer(np.exp(-(((ys - y) / down) ** 2)), np.exp(-(((xs - x) / across) ** 2)))
+    depth = 0.30 + 0.25 * float(stage.light.colour.mean())
+    canvas.rgb[:, rows, columns] *= 1 - np.float32(depth) * dark
 
 
 def paint_foreground(stage: Stage, canvas: Canvas) -> None:
     """Grass, which may hide a part of an animal."""
     for feet, tips, colour in stage.tufts:
         thick, thin = np.full(len(feet), 0.005), np.full(len(feet), 0.001)
-        outline = Chain([*feet, *tips], [*thick, *thin])
-        window = canvas.window(_PICTURE, outline.box())
+        window = canvas.window(_PICTURE, Chain([*feet, *tips], [*thick, *thin]).box())
         xs, ys = canvas.grid(_PICTURE, window)
         distances, inside = capsules(feet, tips, (thick, thin), xs, ys)
         distance = distances.min(0)
-        tone = 0.7 + 0.5 * inside[2].max(0)
-        coverage = canvas.coverage(_PICTURE, distance)
-        canvas.paint(window, coverage, colour[:, None, None] * tone)
+        lit = colour[:, None, None] * (0.7 + 0.5 * inside[2].max(0))
+        canvas.paint(window, canvas.coverage(_PICTURE, distance), lit)
         canvas.labels[window][distance < 0] = 0
 
 
-def _paint_pebble(canvas: Canvas, chain: Chain, colour: Array, light: Light) -> None:
-    window = canvas.window(_PICTURE, chain.box())
-    shape = solid(chain, *canvas.grid(_PICTURE, window))
-    x, y, z = light.direction
-    outwards = np.sqrt(np.maximum(1 - shape.across_x**2 - shape.across_y**2, 0))
-    lambert = saturate(0.45 + 0.55 * (shape.across_x * x + shape.across_y * y + outwards * z))
-    lit = (colour * (light.ambient + light.colour))[:, None, None] * lambert
-    canvas.paint(window, canvas.coverage(_PICTURE, shape.distance), lit)
+def _paint_pebble(canvas: Canvas, pebble: Pebble, light: Light) -> None:
+    x, y, across, down, colour = pebble
+    window = canvas.window(_PICTURE, (x - across, x + across, y - down, y + down))
+    xs, ys = canvas.grid(_PICTURE, window)
+    xs, ys = (xs - x) * (1 / across), ((ys - y) * (1 / down))[:, None]
+    distance = (np.sqrt(xs * xs + ys * ys) - 1) * down
+    lamp_x, lamp_y, _ = light.direction
+    tone = 0.72 + 0.35 * (lamp_x * xs + lamp_y * ys)
+    lit = (colour * (light.ambient + light.colour))[:, None, None] * tone
+    canvas.paint(window, canvas.coverage(_PICTURE, distance), lit)
 
 
 _PICTURE = Frame(0.0, 0.0, 1.0)

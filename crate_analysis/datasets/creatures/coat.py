@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .chance import between
 from .drawing import Array, Waves, draw_waves, smoothstep
 from .species import PALETTES, Palette, Species
 
@@ -86,32 +87,24 @@ class Coat:
     def colour(self, marks: Array, underside: Array) -> Array:
         """Albedo (3, h, w) in [0, 1]."""
         palette = self.palette
-        base, mark, belly = (_column(c) for c in (palette.base, palette.mark, palette.belly))
+        base, mark, belly = np.array(palette[:3], np.float32)[:, :, None, None]
         ground = base + underside * (belly - base)
         return ground + (marks * (1 - 0.55 * underside)) * (mark - ground)
 
 
-def _column(colour: tuple[float, float, float]) -> Array:
-    return np.array(colour, np.float32)[:, None, None]
-
-
 def draw_coat(species: Species, rng: np.random.Generator) -> Coat:
-    cells = np.empty((16, 16, 3), np.float32)
-    cells[..., :2] = rng.uniform(0.36, 0.64, (16, 16, 2))
-    cells[..., 2] = rng.uniform(0.22, 0.33, (16, 16))
-    tint = 1 + rng.normal(0, 0.025, 3) + rng.uniform(-0.10, 0.06)
-
-    def vary(colour: tuple[float, float, float]) -> tuple[float, float, float]:
-        r, g, b = np.clip(np.array(colour) * tint, 0, 1)
-        return (r, g, b)
-
+    cells = rng.random((16, 16, 3), np.float32)
+    cells *= np.array([0.28, 0.28, 0.11], np.float32)
+    cells += np.array([0.36, 0.36, 0.22], np.float32)
+    tint = 1 + rng.normal(0, 0.025, 3) + between(rng, -0.10, 0.06)
     palette = PALETTES[species.palette]
+    varied = np.minimum(np.array(palette[:3]) * tint, 1)
     return Coat(
         species=species,
-        palette=Palette(vary(palette.base), vary(palette.mark), vary(palette.belly), palette.eye),
+        palette=Palette(*varied.tolist(), palette.eye),
         wander=draw_waves(rng, 0.8, 2.2, 10),
-        fur=draw_waves(rng, 8, 30, 24),
-        pitch=rng.uniform(4.6, 5.8),
-        shift=rng.uniform(0, 2 * np.pi),
+        fur=draw_waves(rng, 8, 30, 20),
+        pitch=between(rng, 4.6, 5.8),
+        shift=between(rng, 0, 2 * np.pi),
         cells=cells,
     )

@@ -11,17 +11,12 @@ from torch.utils.data import Dataset
 from ..sample import Sample
 from .animal import PARTS, draw_animal, plan_area
 from .background import Stage, draw_stage, paint_foreground, paint_scenery, paint_shadow
+from .chance import stream
 from .drawing import Canvas
 from .species import SPECIES
 
-SPLITS = {"train": (0, 20_000), "val": (1, 2_000), "test": (2, 2_000)}
-STAGE, ANIMAL = 0, 1  # the random streams of an item
-
-
-def stream(seed: int, split: str, index: int, purpose: int) -> np.random.Generator:
-    """The random numbers for one purpose of one item, a function of its arguments alone."""
-    key = (seed, SPLITS[split][0], index, purpose)
-    return np.random.Generator(np.random.PCG64(np.random.SeedSequence(key)))
+LENGTHS = {"train": 20_000, "val": 2_000, "test": 2_000}
+STAGE, ANIMAL = 0, 1  # the purposes of an item's random streams
 
 
 class Creatures(Dataset[Sample]):
@@ -40,7 +35,7 @@ class Creatures(Dataset[Sample]):
         self.split = split
         self.image_size = image_size
         self.seed = seed
-        self.length = SPLITS[split][1] if limit is None else limit
+        self.length = LENGTHS[split] if limit is None else limit
 
     def __len__(self) -> int:
         return self.length

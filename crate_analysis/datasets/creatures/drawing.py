@@ -20,11 +20,11 @@ Box = tuple[float, float, float, float]  # smallest x, largest x, smallest y, la
 
 
 class Chain(NamedTuple):
-    """Tapered capsules along `points` x + iy with `radii`, joined over a length `blend`."""
+    """Tapered capsules along `points` x + iy with `radii`, joined smoothly over a length `blend`."""
 
     points: list[complex]
     radii: list[float]
-    blend: float = 0.02
+    blend: float = 0.06
 
     def box(self) -> Box:
         ends = list(zip(self.points, self.radii, strict=True))
@@ -167,11 +167,14 @@ def solid(chain: Chain, xs: Array, ys: Array) -> Solid:
     inside[2] += np.arange(count, dtype=np.float32)[:, None, None]
     inside[2] *= np.float32(1 / count)
     nearest = np.minimum.reduce(distance)
-    weight = np.exp((nearest - distance) * np.float32(1 / chain.blend))
+    distance -= nearest
+    weight = np.maximum(1 - distance * np.float32(1 / chain.blend), 0)
+    weight *= weight * weight
     total = np.add.reduce(weight)
+    nearest -= (total - 1) * np.float32(chain.blend / 6)  # the cubic smooth minimum
     weight /= total
     inside *= weight
-    return Solid(nearest - np.float32(chain.blend) * np.log(total), *np.add.reduce(inside, 1))
+    return Solid(nearest, *np.add.reduce(inside, 1))
 
 
 class Waves(NamedTuple):
@@ -211,10 +214,3 @@ def texture(waves: Waves, xs: Array, ys: Array) -> Array:
     if strip >= len(ys):
         return left @ right
     return np.concatenate([left[y : y + strip] @ right for y in range(0, len(ys), strip)])
-
-
-def soft_spot(xs: Array, ys: Array, x: float, y: float, rx: float, ry: float) -> Array:
-    """A round bump of height one, (h, w)."""
-    across = np.exp(-(((xs - x) / rx) ** 2))
-    down = np.exp(-(((ys - y) / ry) ** 2))
-    return np.outer(down, across).astype(np.float32)
