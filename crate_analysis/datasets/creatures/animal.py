@@ -5,6 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from functools import cache
 from math import copysign
+from typing import NamedTuple
 
 import numpy as np
 
@@ -57,14 +58,25 @@ def draw_animal(species: Species, rng: np.random.Generator) -> Animal:
     return Animal(species, draw_body(PLANS[species.plan], rng), draw_coat(species, rng))
 
 
+class Extent(NamedTuple):
+    """Measures of a plan at rest: its area, its sides' and its top's distance from the origin."""
+
+    area: float
+    behind: float
+    ahead: float
+    height: float
+
+
 @cache
-def plan_area(plan: str) -> float:
-    """Area of an animal of this plan at rest, in square units."""
-    body = draw_body(PLANS[plan], None)
-    ys = np.linspace(-1.8, 0.2, 160, dtype=np.float32)
-    xs = np.linspace(-1.2, 1.4, 208, dtype=np.float32)
-    covered = np.min([solid(chain, xs, ys).distance for chain in body.chains()], 0) < 0
-    return float(covered.mean() * 2.0 * 2.6)
+def plan_extent(plan: str) -> Extent:
+    chains = draw_body(PLANS[plan], None).chains()
+    low_x, high_x, low_y, _ = (list(side) for side in zip(*(c.box() for c in chains), strict=True))
+    behind, ahead, height = -min(low_x), max(high_x), -min(low_y)
+    step = 0.01
+    xs = np.arange(-behind, ahead, step, np.float32)
+    ys = np.arange(-height, 0.1, step, np.float32)
+    covered = np.min([solid(chain, xs, ys).distance for chain in chains], 0) < 0
+    return Extent(float(covered.sum()) * step**2, behind, ahead, height)
 
 
 class _Relief:
@@ -174,7 +186,7 @@ def _paint_face(animal: Animal, canvas: Canvas, frame: Frame, light: Light) -> N
     turn = animal.body.turn
     x, y, radius = plan.eye
     eye = skull + turn * complex(x, y)
-    nose = muzzle + turn * width * (0.70 - 0.40j)
+    nose = muzzle + turn * width * (0.54 - 0.32j)
     glint = radius * complex(copysign(0.35, light.direction[0] * frame.facing), -0.36)
     base, mark, belly, iris = np.array(palette)
     dark = np.array([0.06, 0.05, 0.06])
@@ -184,7 +196,7 @@ def _paint_face(animal: Animal, canvas: Canvas, frame: Frame, light: Light) -> N
         (eye, 1.05 * radius, iris * glow),
         (eye + 0.12 * radius * turn, 0.78 * radius, dark),
         (eye + glint, 0.32 * radius, np.ones(3)),
-        (nose, 0.42 * width, dark * 1.6),
+        (nose, 0.37 * width, dark * 1.6),
     ]
     if animal.species.points:
         discs.insert(0, (eye + 0.012j, 2.0 * radius, mark * glow))

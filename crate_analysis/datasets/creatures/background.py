@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 import numpy as np
 
-from .animal import Light
+from .animal import Extent, Light
 from .chance import between
 from .drawing import (
     Array,
@@ -82,9 +82,15 @@ class Stage:
     ground: float
     facing: int
 
-    def frame(self, plan_area: float) -> Frame:
-        """Where an animal stands whose shape covers `plan_area` square units."""
-        return Frame(self.x, self.ground, sqrt(self.area / plan_area), self.facing)
+    def frame(self, extent: Extent) -> Frame:
+        """Where an animal of that extent stands: in the middle of the place, and not too large."""
+        width = extent.behind + extent.ahead
+        unit = min(
+            sqrt(self.area / extent.area), 0.98 / width, (self.ground - 0.01) / extent.height
+        )
+        middle = (extent.ahead - extent.behind) / 2 * unit * self.facing
+        x = min(max(self.x, width / 2 * unit), 1 - width / 2 * unit)
+        return Frame(x - middle, self.ground, unit, self.facing)
 
 
 def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.09, 0.23)) -> Stage:

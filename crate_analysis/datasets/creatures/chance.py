@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-SPLITS = {"train": 0, "val": 1, "test": 2}
+SPLITS = {"train": 0, "val": 1, "test": 2, "dev": 3}
 
 
 def stream(seed: int, split: str, index: int, purpose: int) -> np.random.Generator:

@@ -9,7 +9,7 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 from ..sample import Sample
-from .animal import PARTS, draw_animal, plan_area
+from .animal import PARTS, draw_animal, plan_extent
 from .background import Stage, draw_stage, paint_foreground, paint_scenery, paint_shadow
 from .chance import stream
 from .drawing import Canvas
@@ -47,7 +47,7 @@ class Creatures(Dataset[Sample]):
         animal = draw_animal(SPECIES[label], rng)
         stage = self._stage(index)
         canvas = self._empty(stage)
-        animal.paint(canvas, stage.frame(plan_area(animal.species.plan)), stage.light)
+        animal.paint(canvas, stage.frame(plan_extent(animal.species.plan)), stage.light)
         paint_foreground(stage, canvas)
         present = np.bincount(canvas.labels.ravel(), minlength=len(PARTS) + 1)[1:] > 0
         seen = np.flatnonzero(present)
