@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
 from typing import Any, Literal, get_args
 
@@ -42,8 +42,9 @@ class ModelConfig:
     """Hidden width of an MLP, as a multiple of `dim`."""
     projector_dim: int = 0
     """Width of the linear layer that CRATE's public demo has before its classifier; 0 for none."""
-    pixel_mean: tuple[float, float, float] = IMAGENET_MEAN
-    pixel_std: tuple[float, float, float] = IMAGENET_STD
+    pixel_mean: Sequence[float] = IMAGENET_MEAN
+    pixel_std: Sequence[float] = IMAGENET_STD
+    """Mean and deviation of the training pictures' channels, as shares of 255."""
 
     def __post_init__(self) -> None:
         for name, choices in (
@@ -79,9 +80,11 @@ class ModelConfig:
                 "a vit has attention='mhsa' and nonlinearity='mlp'; "
                 "take a crate arch to change either"
             )
-        # JSON gives lists back
-        object.__setattr__(self, "pixel_mean", tuple(self.pixel_mean))
-        object.__setattr__(self, "pixel_std", tuple(self.pixel_std))
+        for name in ("pixel_mean", "pixel_std"):
+            value = tuple(getattr(self, name))  # JSON gives lists back
+            if len(value) != 3 or (name == "pixel_std" and min(value) <= 0):
+                raise ValueError(f"{name}={value!r} must be one number for each of R, G, B")
+            object.__setattr__(self, name, value)
 
     @property
     def head_dim(self) -> int:

@@ -236,7 +236,7 @@ class CRATE(UnrolledModel):
     @property
     def layers(self) -> Sequence[Layer]:
         """The steps of the optimisation."""
-        return cast(Sequence[Layer], self.transformer.layers)
+        return cast(Sequence[Layer], tuple(self.transformer.layers))
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
         """Z^1: `[CLS]` and the embedded patches, with positions added."""

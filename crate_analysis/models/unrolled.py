@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from crate_analysis.models.config import ModelConfig
 
 
+@runtime_checkable
 class Layer(Protocol):
     """One step of the optimisation, in the pieces that `LayerState` hands out."""
 

@@ -102,7 +102,7 @@ class ViT(UnrolledModel):
     @property
     def layers(self) -> Sequence[Layer]:
         """The blocks."""
-        return cast(Sequence[Layer], self.blocks)
+        return cast(Sequence[Layer], tuple(self.blocks))
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
         """Z^1: `[CLS]` and the embedded patches, with positions added."""

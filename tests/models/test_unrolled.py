@@ -1,0 +1,253 @@
+"""Unrolling: states against a literal re-implementation, and what is computed when."""
+
+from __future__ import annotations
+
+from collections import Counter
+from itertools import pairwise
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from crate_analysis.models import crate as crate_module
+from crate_analysis.models.crate import CRATE, CrateLayer
+from crate_analysis.models.unrolled import resize_positions
+
+METHODS = ("normalize", "project", "attention_rows", "attend", "transform")
+
+
+@pytest.fixture
+def calls(monkeypatch) -> Counter[str]:
+    """How often each piece of a CRATE layer ran."""
+    counter: Counter[str] = Counter()
+
+    def counted(name):
+        original = getattr(CrateLayer, name)
+
+        def method(self, *args):
+            counter[name] += 1
+            return original(self, *args)
+
+        return method
+
+    for name in METHODS:
+        monkeypatch.setattr(CrateLayer, name, counted(name))
+    return counter
+
+
+# --- values -----------------------------------------------------------------------------------
+
+
+def literal_layer(model, index, tokens):
+    """One layer from the formulas, head by head: projections, attention, half, output."""
+    config, w = model.config, {k: v for k, v in model.state_dict().items()}
+    p = config.dim // config.heads
+    if config.family == "crate":
+        stem, eps, bias = f"transformer.layers.{index}.", 1e-5, 0
+        norms = ("0.norm", "1.norm")
+        qkv, out = w[stem + "0.fn.qkv.weight"], "0.fn.to_out.0"
+        mlp = ("1.fn.fc1", "1.fn.fc2")
+    else:
+        stem, eps, bias = f"blocks.{index}.", 1e-6, w[f"blocks.{index}.attn.qkv.bias"]
+        norms, mlp = ("norm1", "norm2"), ("mlp.fc1", "mlp.fc2")
+        qkv, out = w[stem + "attn.qkv.weight"], "attn.proj"
+
+    def norm(z, name):
+        z = (z - z.mean(-1, keepdim=True)) / (z.var(-1, keepdim=True, correction=0) + eps).sqrt()
+        return z * w[stem + name + ".weight"] + w[stem + name + ".bias"]
+
+    def linear(z, name):
+        return z @ w[stem + name + ".weight"].T + w[stem + name + ".bias"]
+
+    mapped = norm(tokens, norms[0]) @ qkv.T + bias
+    query, key, value = mapped.chunk(3, -1) if config.attention == "mhsa" else [mapped] * 3
+    attention, mixed = [], []
+    for k in range(config.heads):
+        head = slice(k * p, (k + 1) * p)
+        logits = query[..., head] @ key[..., head].transpose(1, 2) / p**0.5
+        attention.append(logits.exp() / logits.exp().sum(-1, keepdim=True))
+        mixed.append(attention[-1] @ value[..., head])
+    mixed = torch.cat(mixed, -1)
+    half = tokens + (mixed if config.heads == 1 else linear(mixed, out))
+    z = norm(half, norms[1])
+    if config.nonlinearity == "mlp":
+        output = half + linear(F.gelu(linear(z, mlp[0])), mlp[1])
+    else:
+        d, eta, lam = w[stem + "1.fn.weight"], config.step_size, config.sparsity
+        code = z + eta * ((z - z @ d.T) @ d)
+        if config.nonlinearity == "ista":
+            output = (code - eta * lam).clamp(min=0)
+        else:
+            output = code.sign() * (code.abs() - eta * lam).clamp(min=0)
+    projections = torch.stack(key.split(p, -1), 1)
+    return projections, torch.stack(attention, 1), half, output
+
+
+@torch.no_grad()
+def test_states_are_the_formulas(model, images):
+    count = 0
+    for state in model.unroll(images):
+        projections, attention, half, output = literal_layer(model, state.index, state.tokens)
+        torch.testing.assert_close(state.projections, projections)
+        torch.testing.assert_close(state.attention(slice(None)), attention)
+        torch.testing.assert_close(state.half, half)
+        torch.testing.assert_close(state.output, output)
+        assert state.index == count
+        count += 1
+    assert count == 3
+    torch.testing.assert_close(model(images), model.classify(output))
+
+
+@torch.no_grad()
+def test_each_layer_starts_where_the_last_one_ended(model, images):
+    states = list(model.unroll(images))
+    torch.testing.assert_close(states[0].tokens, model.embed(images))
+    for state, following in pairwise(states):
+        assert following.tokens is state.output
+
+
+@torch.no_grad()
+def test_attention_rows_sum_to_one_and_are_those_of_the_queries(model, images):
+    for state in model.unroll(images):
+        full = state.attention(slice(None))
+        torch.testing.assert_close(full.sum(-1), torch.ones_like(full[..., 0]))
+        torch.testing.assert_close(state.attention(), full[:, :, :1])
+        torch.testing.assert_close(state.attention(slice(2, 7, 2)), full[:, :, 2:7:2])
+
+
+@torch.no_grad()
+def test_project_sees_any_tokens_in_the_same_subspaces(model, images):
+    state = next(model.unroll(images))
+    torch.testing.assert_close(state.project(state.tokens), state.projections)
+    moved, *_ = literal_layer(model, 0, state.half)
+    torch.testing.assert_close(state.project(state.half), moved)
+
+
+@torch.no_grad()
+def test_images_of_a_batch_do_not_see_each_other(model, images):
+    torch.testing.assert_close(model(images)[1:], model(images[1:]))
+
+
+def test_every_weight_gets_a_gradient(model, images):
+    model(images).square().sum().backward()
+    for name, parameter in model.named_parameters():
+        assert parameter.grad is not None and parameter.grad.isfinite().all(), name
+        assert parameter.grad.abs().sum() > 0, name
+
+
+# --- what is computed when --------------------------------------------------------------------
+
+
+def test_nothing_is_computed_before_it_is_read(build_tiny, images, calls):
+    state = next(build_tiny("crate").unroll(images))
+    assert not calls
+    _ = state.projections, state.projections
+    assert calls == {"normalize": 1, "project": 1}
+    state.attention()
+    assert calls == {"normalize": 1, "project": 1, "attention_rows": 1}
+    _ = state.half, state.half
+    assert calls["attend"] == 1 and calls["transform"] == 0
+    _ = state.output, state.output
+    assert calls == {method: 1 for method in METHODS}
+
+
+def test_layers_past_the_stop_are_never_computed(build_tiny, images, calls):
+    for state in build_tiny("crate").unroll(images):
+        if state.index == 1:
+            break
+    assert calls == {"normalize": 1, "project": 1, "attend": 1, "transform": 1}  # layer 0 alone
+
+
+def test_the_last_layer_waits_to_be_read(build_tiny, images, calls):
+    for _ in build_tiny("crate").unroll(images):
+        pass
+    assert calls["attend"] == calls["transform"] == 2  # of three layers
+
+
+def test_a_forward_pass_computes_each_layer_once(build_tiny, images, calls):
+    build_tiny("crate")(images)
+    assert calls == {"normalize": 3, "project": 3, "attend": 3, "transform": 3}
+
+
+def test_the_full_attention_matrix_is_built_only_when_asked_for(build_tiny, images, monkeypatch):
+    shapes = []
+    original = crate_module.softmax_rows
+
+    def recorded(queries, keys):
+        rows = original(queries, keys)
+        shapes.append(tuple(rows.shape))
+        return rows
+
+    state = next(build_tiny("crate").unroll(images))
+    monkeypatch.setattr(crate_module, "softmax_rows", recorded)
+    state.attention()
+    assert shapes == [(2, 3, 1, 17)]
+
+
+# --- pictures ---------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_a_picture_of_another_size_has_its_own_grid(model):
+    images = torch.randn(2, 3, 24, 8)
+    assert model.patch_grid(images) == (6, 2)
+    assert next(model.unroll(images)).tokens.shape == (2, 13, 12)
+    assert model(images).isfinite().all()
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (torch.zeros(1, 3, 30, 42), "30 x 42 pixels, which patch size 4.*resize them to 32 x 40$"),
+        (torch.zeros(1, 3, 3, 16), "3 x 16 pixels.*resize them to 4 x 16$"),
+        (torch.zeros(1, 3, 16, 16, dtype=torch.uint8), "uint8.*model.normalize"),
+        (torch.zeros(3, 16, 16), r"\(3, 16, 16\), but a model takes \(b, 3, H, W\)"),
+        (torch.zeros(1, 1, 16, 16), r"\(1, 1, 16, 16\), but"),
+    ],
+)
+def test_pictures_that_do_not_fit_are_refused(unchecked, build_tiny, images, message):
+    with pytest.raises(ValueError, match=message):
+        build_tiny("crate")(images)
+
+
+def test_a_size_that_does_not_fit_fails_at_once_and_not_at_the_first_layer(build_tiny):
+    with pytest.raises(ValueError, match="patch size 4 does not divide"):
+        build_tiny("crate").unroll(torch.zeros(1, 3, 18, 16))
+
+
+def test_normalize_by_hand(build_tiny):
+    model = build_tiny("crate")
+    pixels = torch.tensor([0, 255, 51], dtype=torch.uint8).view(1, 3, 1, 1)
+    expected = [(0 - 0.485) / 0.229, (1 - 0.456) / 0.224, (0.2 - 0.406) / 0.225]
+    torch.testing.assert_close(model.normalize(pixels).flatten(), torch.tensor(expected))
+    config = model.config.override(pixel_mean=(0.5, 0.5, 0.5), pixel_std=(0.5, 0.5, 0.5))
+    halved = CRATE(config).normalize(pixels).flatten()
+    torch.testing.assert_close(halved, torch.tensor([-1, 1, -0.6]))
+
+
+def test_normalize_refuses_what_may_be_normalised_already(unchecked, build_tiny):
+    with pytest.raises(ValueError, match=r"images are torch\.float32, but normalize takes uint8"):
+        build_tiny("crate").normalize(torch.zeros(1, 3, 4, 4))
+
+
+# --- positions --------------------------------------------------------------------------------
+
+
+def test_positions_at_the_trained_grid_are_untouched():
+    positions = torch.randn(1, 17, 6)
+    assert resize_positions(positions, (4, 4)) is positions
+
+
+def test_resized_positions_keep_cls_and_orientation():
+    rows = torch.arange(4.0).repeat_interleave(4)  # a position that tells its row
+    positions = torch.cat([torch.tensor([-7.0]), rows]).view(1, 17, 1)
+    resized = resize_positions(positions, (8, 2))
+    assert resized.shape == (1, 17, 1) and resized[0, 0] == -7
+    grid = resized[0, 1:, 0].view(8, 2)
+    torch.testing.assert_close(grid[:, 0], grid[:, 1])
+    assert (grid[1:, 0] > grid[:-1, 0]).all()
+
+
+def test_constant_positions_stay_constant():
+    resized = resize_positions(torch.full((1, 10, 2), 3.0), (5, 7))
+    torch.testing.assert_close(resized, torch.full((1, 36, 2), 3.0))
