@@ -1,11 +1,13 @@
-"""What every data set of the library yields."""
+"""What every data set of the library is and yields."""
 
 from __future__ import annotations
 
+from abc import abstractmethod
 from dataclasses import dataclass
 
 from jaxtyping import Bool, UInt8
 from torch import Tensor
+from torch.utils.data import Dataset
 
 
 @dataclass(frozen=True)
@@ -13,8 +15,8 @@ class Sample:
     """One picture with whatever truth its data set has.
 
     `label` is an index into the data set's `classes`, None where the picture has no single class.
-    `masks` are named by `mask_names`; a data set without masks gives none, shape (0, H, W).
-    `path` is the picture's file, or a stable identifier where the picture is generated.
+    `masks` are named by `mask_names` and none is empty; a data set without masks gives none,
+    shape (0, H, W). `path` is the picture's file, or a stable identifier where it is generated.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -22,3 +24,30 @@ class Sample:
     masks: Bool[Tensor, "m H W"]
     mask_names: tuple[str, ...]
     path: str
+
+
+class SampleDataset(Dataset[Sample]):
+    """A map-style data set of samples, made or decoded only when asked for.
+
+    `classes` are the names that labels point into, or those that masks of a picture without a
+    single class may have. `image_size` is the side of the pictures in pixels, None where they
+    keep their own sizes.
+    """
+
+    name: str
+    split: str
+    classes: tuple[str, ...]
+    image_size: int | None
+    seed: int
+
+    @abstractmethod
+    def __len__(self) -> int: ...
+
+    @abstractmethod
+    def __getitem__(self, index: int) -> Sample: ...
+
+    def check(self, index: int) -> int:
+        """`index` counted from the front; IndexError where it lies outside."""
+        if not -len(self) <= index < len(self):
+            raise IndexError(f"item {index} of {len(self)} in {self.name}, split {self.split!r}")
+        return index % len(self)

@@ -1,7 +1,7 @@
-"""Stages: the scenery, the light, and the place where an animal will stand.
+"""Stages, their scenery and light, and the places where animals will stand.
 
-A stage knows nothing of the animal: it is drawn from a random stream of its own, and even the
-shadow on the ground depends on the stage's light and place alone. So the picture with the animal
+Neither knows anything of the animals: they are drawn from a random stream of their own, and even
+the shadow on the ground depends on the light and the place alone. So the picture with the animal
 taken out carries no information about the species.
 """
 
@@ -65,7 +65,7 @@ class Tuft(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything about a picture but its animal."""
+    """Everything about a picture but its animals."""
 
     colours: Array  # (5, 3), as `SCENERIES`, with the light on them
     horizon: float | None  # height of the horizon; None for a wall without depth
@@ -77,13 +77,18 @@ class Stage:
     pebbles: tuple[Pebble, ...]
     tufts: tuple[Tuft, ...]
     light: Light
-    area: float  # share of the picture that an animal should cover
-    x: float  # where it stands
+
+
+class Place(NamedTuple):
+    """Where an animal stands, whatever its species."""
+
+    area: float  # share of the picture that it should cover
+    x: float
     ground: float
     facing: int
 
     def frame(self, extent: Extent) -> Frame:
-        """Where an animal of that extent stands: in the middle of the place, and not too large."""
+        """The frame of an animal of that extent: in the middle of the place, inside the picture."""
         width = extent.behind + extent.ahead
         unit = min(
             sqrt(self.area / extent.area), 0.98 / width, (self.ground - 0.01) / extent.height
@@ -93,13 +98,21 @@ class Stage:
         return Frame(x - middle, self.ground, unit, self.facing)
 
 
-def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.09, 0.23)) -> Stage:
-    """A stage for an animal that covers about `area[0]` to `area[1]` of the picture."""
-    share = area[0] * (area[1] / area[0]) ** rng.random()
-    side = sqrt(share)
+def draw_place(rng: np.random.Generator) -> Place:
+    """A place for a single animal, which fills a good part of the picture."""
+    area = 0.09 * (0.23 / 0.09) ** rng.random()
+    side = sqrt(area)
     room = max(0.5 - 1.2 * side, 0.02)
-    x = between(rng, 0.5 - room, 0.5 + room)
-    ground = between(rng, min(1.75 * side + 0.04, 0.92), 0.96)
+    return Place(
+        area=area,
+        x=between(rng, 0.5 - room, 0.5 + room),
+        ground=between(rng, min(1.75 * side + 0.04, 0.92), 0.96),
+        facing=1 if rng.random() < 0.5 else -1,
+    )
+
+
+def draw_stage(rng: np.random.Generator, ground: float) -> Stage:
+    """A stage whose ground is in view at height `ground`, with stones and grass around there."""
     light = _draw_light(rng)
     outdoors = rng.random() < 0.65
     colours = SCENERIES[rng.integers(len(SCENERIES))]
@@ -120,10 +133,6 @@ def draw_stage(rng: np.random.Generator, area: tuple[float, float] = (0.09, 0.23
         pebbles=tuple(_draw_pebble(rng, ground) for _ in range(rng.integers(4))),
         tufts=tuple(_draw_tuft(rng, ground, colours[0]) for _ in range(rng.integers(4))),
         light=light,
-        area=share,
-        x=x,
-        ground=ground,
-        facing=1 if rng.random() < 0.5 else -1,
     )
 
 
@@ -223,20 +232,20 @@ def _land(stage: Stage, size: int) -> Array:
     return rgb
 
 
-def paint_shadow(stage: Stage, canvas: Canvas) -> None:
-    """The shadow on the ground at the stage's place, the same whatever will stand there."""
-    side = sqrt(stage.area)
-    x, y = stage.x - 0.25 * side * stage.light.direction[0], stage.ground - 0.01
+def paint_shadow(canvas: Canvas, place: Place, light: Light) -> None:
+    """The shadow on the ground of a place, the same whatever stands there."""
+    side = sqrt(place.area)
+    x, y = place.x - 0.25 * side * light.direction[0], place.ground - 0.01
     across, down = 1.05 * side, 0.14 * side
     box = (x - 2.5 * across, x + 2.5 * across, y - 2.5 * down, y + 2.5 * down)
     rows, columns = canvas.window(_PICTURE, box)
     xs, ys = canvas.grid(_PICTURE, (rows, columns))
     dark = np.outer(np.exp(-(((ys - y) / down) ** 2)), np.exp(-(((xs - x) / across) ** 2)))
-    depth = 0.30 + 0.25 * float(stage.light.colour.mean())
+    depth = 0.30 + 0.25 * float(light.colour.mean())
     canvas.rgb[:, rows, columns] *= 1 - np.float32(depth) * dark
 
 
-def paint_foreground(stage: Stage, canvas: Canvas) -> None:
+def paint_foreground(canvas: Canvas, stage: Stage) -> None:
     """Grass, which may hide a part of an animal."""
     for feet, tips, colour in stage.tufts:
         thick, thin = np.full(len(feet), 0.005), np.full(len(feet), 0.001)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+STAGE, ANIMALS, PLACES = range(3)  # the purposes of an item's streams
 SPLITS = {"train": 0, "val": 1, "test": 2, "dev": 3}
 
 

@@ -6,20 +6,26 @@ import numpy as np
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
-from torch.utils.data import Dataset
 
-from ..sample import Sample
+from ..sample import Sample, SampleDataset
 from .animal import PARTS, draw_animal, plan_extent
-from .background import Stage, draw_stage, paint_foreground, paint_scenery, paint_shadow
-from .chance import stream
+from .background import (
+    Place,
+    Stage,
+    draw_place,
+    draw_stage,
+    paint_foreground,
+    paint_scenery,
+    paint_shadow,
+)
+from .chance import ANIMALS, STAGE, stream
 from .drawing import Canvas
 from .species import SPECIES
 
 LENGTHS = {"train": 20_000, "val": 2_000, "test": 2_000}
-STAGE, ANIMAL = 0, 1  # the purposes of an item's random streams
 
 
-class Creatures(Dataset[Sample]):
+class Creatures(SampleDataset):
     """Generated pictures of single animals of twelve species.
 
     Item i of a split depends on (`seed`, `split`, i) only: `limit` sets how many there are, and
@@ -31,26 +37,25 @@ class Creatures(Dataset[Sample]):
     name = "creatures"
     classes = tuple(species.name for species in SPECIES)
 
-    def __init__(self, split: str, image_size: int, limit: int | None, seed: int):
+    def __init__(self, split: str, image_size: int | None, limit: int | None, seed: int):
         self.split = split
-        self.image_size = image_size
+        self.image_size = image_size or 96
         self.seed = seed
-        self.length = LENGTHS[split] if limit is None else limit
+        self.length = limit or LENGTHS[split]
 
     def __len__(self) -> int:
         return self.length
 
     def __getitem__(self, index: int) -> Sample:
-        index = self._check(index)
-        rng = stream(self.seed, self.split, index, ANIMAL)
+        index = self.check(index)
+        rng = stream(self.seed, self.split, index, ANIMALS)
         label = int(rng.integers(len(SPECIES)))
         animal = draw_animal(SPECIES[label], rng)
-        stage = self._stage(index)
-        canvas = self._empty(stage)
-        animal.paint(canvas, stage.frame(plan_extent(animal.species.plan)), stage.light)
-        paint_foreground(stage, canvas)
-        present = np.bincount(canvas.labels.ravel(), minlength=len(PARTS) + 1)[1:] > 0
-        seen = np.flatnonzero(present)
+        place, stage = self._setting(index)
+        canvas = self._empty(place, stage)
+        animal.paint(canvas, place.frame(plan_extent(animal.species.plan)), stage.light)
+        paint_foreground(canvas, stage)
+        seen = np.flatnonzero(np.bincount(canvas.labels.ravel(), minlength=len(PARTS) + 1)[1:])
         masks = np.concatenate(
             [canvas.labels[None] > 0, canvas.labels == (seen + 1)[:, None, None]]
         )
@@ -64,20 +69,17 @@ class Creatures(Dataset[Sample]):
 
     def background(self, index: int) -> UInt8[Tensor, "3 H W"]:
         """The picture of item `index` without its animal."""
-        stage = self._stage(self._check(index))
-        canvas = self._empty(stage)
-        paint_foreground(stage, canvas)
+        place, stage = self._setting(self.check(index))
+        canvas = self._empty(place, stage)
+        paint_foreground(canvas, stage)
         return torch.from_numpy(canvas.to_uint8())
 
-    def _check(self, index: int) -> int:
-        if not -len(self) <= index < len(self):
-            raise IndexError(f"item {index} of {len(self)} in {self.name}, split {self.split!r}")
-        return index % len(self)
+    def _setting(self, index: int) -> tuple[Place, Stage]:
+        rng = stream(self.seed, self.split, index, STAGE)
+        place = draw_place(rng)
+        return place, draw_stage(rng, place.ground)
 
-    def _stage(self, index: int) -> Stage:
-        return draw_stage(stream(self.seed, self.split, index, STAGE))
-
-    def _empty(self, stage: Stage) -> Canvas:
+    def _empty(self, place: Place, stage: Stage) -> Canvas:
         canvas = paint_scenery(stage, self.image_size)
-        paint_shadow(stage, canvas)
+        paint_shadow(canvas, place, stage.light)
         return canvas
