@@ -1,11 +1,69 @@
-"""Data sets by name: `load_dataset("creatures")`, `load_dataset("voc:ROOT")`, and so on."""
+"""Data sets by name: generated creatures, and pictures on disk in the usual layouts."""
 
-from .creatures import Creatures
-from .sample import Sample
+from __future__ import annotations
+
+from collections.abc import Callable
+from difflib import get_close_matches
+
+from .coco import Coco
+from .creatures import SPLITS, Creatures, CreatureScenes
+from .export import export_coco, export_voc
+from .folder import Folder
+from .sample import Sample, SampleDataset
+from .voc import Voc
+
+GENERATED: dict[str, Callable[..., SampleDataset]] = {
+    "creatures": Creatures,
+    "creatures-scenes": CreatureScenes,
+}
+READ: dict[str, Callable[..., SampleDataset]] = {"voc": Voc, "coco": Coco, "folder": Folder}
 
 
-def load_dataset(spec, split="val", image_size=None, limit=None, seed=0):
-    return Creatures(split, image_size or 96, limit, seed)
+def load_dataset(
+    spec: str,
+    split: str = "val",
+    image_size: int | None = None,
+    limit: int | None = None,
+    seed: int = 0,
+) -> SampleDataset:
+    """A data set of `Sample`s, which are made or decoded only when asked for.
+
+    | `spec` | pictures | label | masks |
+    | --- | --- | --- | --- |
+    | `creatures` | generated, one animal each | species | the animal and its parts |
+    | `creatures-scenes` | generated, one to three animals | None | visible animals |
+    | `voc:ROOT` | PASCAL VOC segmentation | None | one per class |
+    | `coco:ROOT` | COCO instances, crowds left out | None | one per instance |
+    | `folder:ROOT` | `ROOT/[SPLIT/][CLASS/]x.jpg` | folder, if any | none |
+
+    `image_size` is the side in pixels; by default 96 and 224 for the generated ones, and the
+    pictures' own size for the others. `limit` keeps the first items of the generated ones, whose
+    splits have no end, and a random choice that `seed` settles of the others. ValueError says
+    what is wrong with an argument, FileNotFoundError which file is missing.
+    """
+    for name, value in (("image_size", image_size), ("limit", limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"{name} must be at least 1, got {value}")
+    if not 0 <= seed < 2**64:
+        raise ValueError(f"seed must lie in 0 to 2**64 - 1, got {seed}")
+    kind, colon, root = spec.partition(":")
+    if kind in GENERATED and not colon:
+        if split not in SPLITS:
+            raise _no_such("split", split, tuple(SPLITS))
+        return GENERATED[kind](split, image_size, limit, seed)
+    if kind in READ and root:
+        return READ[kind](root, split, image_size, limit, seed)
+    if kind in GENERATED:
+        raise ValueError(f"{kind!r} is generated and takes no folder: write {kind!r}, not {spec!r}")
+    if kind in READ:
+        raise ValueError(f"{spec!r} names no folder: write '{kind}:ROOT'")
+    raise _no_such("data set", spec, (*GENERATED, *(f"{name}:ROOT" for name in READ)))
 
 
-__all__ = ["Sample", "load_dataset"]
+def _no_such(what: str, value: str, valid: tuple[str, ...]) -> ValueError:
+    near = get_close_matches(value, valid, 1, 0.3)
+    hint = f", did you mean {near[0]!r}?" if near else ""
+    return ValueError(f"no {what} {value!r}{hint} There are: {', '.join(valid)}")
+
+
+__all__ = ["Sample", "SampleDataset", "export_coco", "export_voc", "load_dataset"]

@@ -1,5 +1,7 @@
 """Generated pictures of animals with exact truth."""
 
+from .chance import SPLITS
 from .dataset import Creatures
+from .scenes import CreatureScenes
 
-__all__ = ["Creatures"]
+__all__ = ["SPLITS", "CreatureScenes", "Creatures"]

@@ -29,6 +29,7 @@ class Body(NamedTuple):
     turn: complex  # of the head, of modulus one
 
     def chains(self) -> tuple[Chain, ...]:
+        """All the shapes, in no special order."""
         tail = () if self.tail is None else (self.tail,)
         ears = (self.ear_far, self.ear_near)
         return (self.trunk, self.head, *self.legs_far, *self.legs_near, *ears, *tail)

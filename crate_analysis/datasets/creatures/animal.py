@@ -44,6 +44,8 @@ class Light:
 
 @dataclass(frozen=True)
 class Animal:
+    """An individual of a species: its pose and its coat."""
+
     species: Species
     body: Body
     coat: Coat
@@ -53,8 +55,13 @@ class Animal:
         _Relief(self, canvas, frame).light(light, first_label)
         _paint_face(self, canvas, frame, light)
 
+    def silhouette(self, xs: Array, ys: Array) -> Array:
+        """Which points of the grid xs (w,) by ys (h,) the animal covers, bool (h, w)."""
+        return _silhouette(self.body, xs, ys)
+
 
 def draw_animal(species: Species, rng: np.random.Generator) -> Animal:
+    """An individual of a species, at random."""
     return Animal(species, draw_body(PLANS[species.plan], rng), draw_coat(species, rng))
 
 
@@ -69,14 +76,18 @@ class Extent(NamedTuple):
 
 @cache
 def plan_extent(plan: str) -> Extent:
-    chains = draw_body(PLANS[plan], None).chains()
-    low_x, high_x, low_y, _ = (list(side) for side in zip(*(c.box() for c in chains), strict=True))
+    """The extent of an animal of this plan at rest."""
+    body = draw_body(PLANS[plan], None)
+    low_x, high_x, low_y, _ = zip(*(chain.box() for chain in body.chains()), strict=True)
     behind, ahead, height = -min(low_x), max(high_x), -min(low_y)
     step = 0.01
     xs = np.arange(-behind, ahead, step, np.float32)
     ys = np.arange(-height, 0.1, step, np.float32)
-    covered = np.min([solid(chain, xs, ys).distance for chain in chains], 0) < 0
-    return Extent(float(covered.sum()) * step**2, behind, ahead, height)
+    return Extent(float(_silhouette(body, xs, ys).sum()) * step**2, behind, ahead, height)
+
+
+def _silhouette(body: Body, xs: Array, ys: Array) -> Array:
+    return np.min([solid(chain, xs, ys).distance for chain in body.chains()], 0) < 0
 
 
 class _Relief:

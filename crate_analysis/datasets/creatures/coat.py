@@ -93,6 +93,7 @@ class Coat:
 
 
 def draw_coat(species: Species, rng: np.random.Generator) -> Coat:
+    """The coat of one animal, at random within its species."""
     cells = rng.random((16, 16, 3), np.float32)
     cells *= np.array([0.28, 0.28, 0.11], np.float32)
     cells += np.array([0.36, 0.36, 0.22], np.float32)

@@ -20,13 +20,14 @@ Box = tuple[float, float, float, float]  # smallest x, largest x, smallest y, la
 
 
 class Chain(NamedTuple):
-    """Tapered capsules along `points` x + iy with `radii`, joined smoothly over a length `blend`."""
+    """Tapered capsules along `points` x + iy with `radii`, smoothly joined over `blend`."""
 
     points: list[complex]
     radii: list[float]
     blend: float = 0.06
 
     def box(self) -> Box:
+        """The smallest box around the shape."""
         ends = list(zip(self.points, self.radii, strict=True))
         return (
             min(p.real - r for p, r in ends),
@@ -59,6 +60,7 @@ class Frame(NamedTuple):
     facing: int = 1
 
     def to_local(self, xs: Array, ys: Array) -> tuple[Array, Array]:
+        """Picture coordinates in the units of the frame."""
         return (xs - self.x) * (self.facing / self.unit), (ys - self.y) * (1 / self.unit)
 
 
@@ -104,14 +106,17 @@ class Canvas:
         under += coverage * (colour - under)
 
     def to_uint8(self) -> Array:
+        """The picture (3, N, N) as bytes."""
         return (saturate(self.rgb) * 255 + 0.5).astype(np.uint8)
 
 
 def pixel_centres(size: int) -> Array:
+    """The coordinates (size,) of the middles of the pixels along a side."""
     return ((np.arange(size) + 0.5) / size).astype(np.float32)
 
 
 def saturate(x: Array) -> Array:
+    """The values of `x`, cut off at 0 and 1."""
     return np.clip(x, 0, 1)
 
 

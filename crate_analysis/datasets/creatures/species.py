@@ -62,6 +62,8 @@ class Palette(NamedTuple):
 
 @dataclass(frozen=True)
 class Species:
+    """What the animals of one name have in common."""
+
     name: str
     plan: str
     pattern: str
