@@ -195,6 +195,8 @@ def _read_pickle(path: Path) -> Any:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # remarks on formats, of which errors say enough
             return torch.load(path, map_location="cpu", weights_only=True)
+    except PermissionError:
+        raise
     except Exception as error:  # a damaged pickle can fail in any way
         refused = re.search(r"GLOBAL ([\w.]+)", str(error))
         if isinstance(error, pickle.UnpicklingError) and (refused or _is_pickle(path)):
@@ -219,11 +221,18 @@ def unwrap(stored: Any) -> dict[str, Tensor]:
     if isinstance(stored, Mapping):
         nested = [stored[key] for key in NESTED_UNDER if isinstance(stored.get(key), Mapping)]
         stored = nested[0] if nested else stored
-    if not isinstance(stored, Mapping) or not stored:
-        raise ValueError(f"holds no weights but {_in_words(stored)}; save a model's state_dict")
+    if not isinstance(stored, Mapping):
+        raise ValueError(
+            f"holds a {type(stored).__name__} in place of named weights; save a model's state_dict"
+        )
+    if not stored:
+        raise ValueError("holds no weights; save a model's state_dict")
     for key, value in stored.items():
-        if not isinstance(value, Tensor):
-            raise ValueError(f"{key!r} is {_in_words(value)}, no weight; save a model's state_dict")
+        if not isinstance(key, str) or not isinstance(value, Tensor):
+            raise ValueError(
+                f"{key!r} (of type {type(value).__name__}) is no named weight; "
+                "save a model's state_dict"
+            )
     weights = dict(stored)
     while all(key.startswith("module.") for key in weights):
         weights = {key.removeprefix("module."): w for key, w in weights.items()}
@@ -271,7 +280,3 @@ def check_fit(weights: Mapping[str, Tensor], model: UnrolledModel) -> None:
         raise ValueError(
             f"not a supported {model.config.family} checkpoint: {'; '.join(filter(None, faults))}"
         )
-
-
-def _in_words(value: Any) -> str:
-    return "nothing" if isinstance(value, Mapping) else f"a {type(value).__name__}"

@@ -457,10 +457,12 @@ def test_weights_that_are_not_finite_are_named(build_tiny, tmp_path, value):
 @pytest.mark.parametrize(
     ("stored", "message"),
     [
-        ({}, "holds no weights but nothing"),
-        ([torch.ones(3)], "holds no weights but a list"),
-        (torch.ones(3), "holds no weights but a Tensor"),
-        ({"epoch": 3}, "'epoch' is a int, no weight"),
+        ({}, "model.pth: holds no weights;"),
+        ([torch.ones(3)], "holds a list in place of named weights"),
+        (torch.ones(3), "holds a Tensor in place of named weights"),
+        ({"epoch": 3}, "'epoch' (of type int) is no named weight"),
+        ({0: torch.ones(3)}, "0 (of type Tensor) is no named weight"),
+        ({"state_dict": {}}, "model.pth: holds no weights;"),
         ({"cls_token": torch.ones(3, dtype=torch.int8)}, "cls_token holds torch.int8"),
     ],
 )
