@@ -40,8 +40,8 @@ ARCHS: dict[str, ModelConfig] = {
         for size, dim, heads in (("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12))
     },
     # ours: small enough to train on a laptop
-    "crate_micro_patch6_96.creatures": ModelConfig("crate", 96, 6, 128, 6, 4, 12),
-    "vit_micro_patch6_96.creatures": ModelConfig("vit", 96, 6, 128, 6, 4, 12, "mhsa", "mlp"),
+    "crate_micro_patch6_72.creatures": ModelConfig("crate", 72, 6, 128, 6, 4, 12),
+    "vit_micro_patch6_72.creatures": ModelConfig("vit", 72, 6, 128, 6, 4, 12, "mhsa", "mlp"),
 }
 
 

@@ -1,0 +1,79 @@
+"""Labelled pictures for training, rendered or decoded once and then read from a file."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from pathlib import Path
+
+import numpy as np
+import torch
+from jaxtyping import Int64, UInt8
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
+
+from crate_analysis.datasets import Sample, load_dataset
+
+Picture = tuple[UInt8[Tensor, "3 H W"], int]
+
+
+class CachedPictures(Dataset[Picture]):
+    """The pictures of a split as one memory-mapped array; workers are not needed to read it.
+
+    The file's name holds a digest of what the data set gives now, so that a changed data set is
+    not answered from an old file.
+    """
+
+    def __init__(
+        self, spec: str, split: str, image_size: int, limit: int, seed: int, folder: Path
+    ) -> None:
+        source = load_dataset(spec, split, image_size, limit, seed)
+        self.classes: tuple[str, ...] = tuple(source.classes)
+        path = folder / f"{split}-{image_size}-{len(source)}-{_digest(source)}.npy"
+        if not path.exists():
+            _render(source, path)
+        self.images = np.load(path, mmap_mode="r")
+        self.labels = np.load(_labels_of(path))
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def batch(self, indices: list[int]) -> tuple[UInt8[Tensor, "b 3 H W"], Int64[Tensor, " b"]]:
+        """Pictures and labels by index."""
+        return torch.from_numpy(self.images[indices]), torch.from_numpy(self.labels[indices])
+
+
+def _labels_of(path: Path) -> Path:
+    return path.with_suffix(".labels.npy")
+
+
+def _digest(source: Dataset[Sample]) -> str:
+    """Of the first pictures and labels, and of the names of the classes."""
+    digest = hashlib.sha256(repr(tuple(source.classes)).encode())
+    for index in range(min(8, len(source))):
+        sample = source[index]
+        if sample.label is None:
+            raise ValueError(
+                f"{sample.path} has no label; training needs a data set with one class a picture, "
+                "such as creatures or folder:ROOT with a folder for each class"
+            )
+        digest.update(sample.image.numpy().tobytes() + bytes(str(sample.label), "ascii"))
+    return digest.hexdigest()[:16]
+
+
+def _render(source: Dataset[Sample], path: Path) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = path.with_suffix(f".{os.getpid()}.part.npy")
+    shape = (len(source), *source[0].image.shape)
+    images = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+    labels = np.empty(len(source), np.int64)
+    loader = DataLoader(source, batch_size=None, num_workers=os.cpu_count() or 1)
+    for index, sample in enumerate(tqdm(loader, "pictures", unit="picture")):
+        images[index], labels[index] = sample.image.numpy(), sample.label
+    images.flush()
+    labels_part = part.with_suffix(".labels")
+    with open(labels_part, "wb") as file:
+        np.save(file, labels)
+    os.replace(labels_part, _labels_of(path))
+    os.replace(part, path)  # last: its presence says that both are whole

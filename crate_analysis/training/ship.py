@@ -1,0 +1,78 @@
+"""From a finished run to a shipped model: weights in half precision, and a card that says how."""
+
+from __future__ import annotations
+
+import json
+import platform
+import shlex
+from pathlib import Path
+
+import pandas as pd
+import torch
+
+from crate_analysis.models.checkpoints import load_model, save_model
+from crate_analysis.training.pictures import CachedPictures
+from crate_analysis.training.recipe import Recipe
+from crate_analysis.training.supervised import evaluate, write_text
+
+REPORTED_SPLIT = "val"
+REPORTED_PICTURES = 2_000
+
+
+def ship(run: Path, name: str, folder: Path) -> None:
+    """Write `name.safetensors` (float16) and `name.json`, its card, to `folder`.
+
+    The accuracy on the card is that of the file as shipped, on the split that the chapters report.
+    Raises FileNotFoundError where `run` has not finished.
+    """
+    if not (run / "model.safetensors").exists():
+        raise FileNotFoundError(
+            f"{run} has no model.safetensors: its training has not finished; run it again to go on"
+        )
+    recipe = Recipe(**json.loads((run / "recipe.json").read_text(encoding="utf-8")))
+    weights = folder / f"{name}.safetensors"
+    save_model(load_model(run / "model.safetensors"), weights, dtype=torch.float16)
+    model = load_model(weights)
+    pictures = CachedPictures(
+        recipe.dataset,
+        REPORTED_SPLIT,
+        model.config.image_size,
+        REPORTED_PICTURES,
+        recipe.seed,
+        run / "pictures",
+    )
+    loss, accuracy = evaluate(model, pictures)
+    card = {
+        "name": name,
+        "arch": recipe.arch,
+        "training_data": f"{recipe.dataset}, {recipe.n_train:,} pictures of "
+        f"{model.config.image_size} x {model.config.image_size}, seed {recipe.seed}",
+        "recipe": f"supervised, {recipe.optimizer} {recipe.learning_rate:g}, "
+        f"batch {recipe.batch_size}, {recipe.epochs} epochs ({recipe.steps:,} steps)",
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "validation_accuracy": accuracy,
+        "validation_loss": loss,
+        "validation_pictures": len(pictures),
+        "classes": pictures.classes,
+        "command": command(recipe, run, name),
+        "settings": recipe.to_dict(),
+        "curve": pd.read_csv(run / "log.csv").to_dict("records"),
+        "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
+    }
+    write_text(folder / f"{name}.json", json.dumps(card, indent=2) + "\n")
+
+
+def command(recipe: Recipe, run: Path, name: str) -> str:
+    """The two commands that make the model again."""
+    module = "python -m crate_analysis.training"
+    changed = [
+        f"--{field.replace('_', '-')} {shlex.quote(str(value))}"
+        for field, value in recipe.to_dict().items()
+        if field not in ("arch", "overrides", "flip") and value != getattr(Recipe, field)
+    ]
+    if not recipe.flip:
+        changed.append("--no-flip")
+    if recipe.overrides:
+        changed.append("--set " + " ".join(f"{k}={v}" for k, v in recipe.overrides.items()))
+    learn = " ".join([module, "train", run.as_posix(), "--arch", recipe.arch, *changed])
+    return f"{learn} && {module} ship {run.as_posix()} {name}"
