@@ -69,7 +69,7 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
             parameters,
             progress_bar=sys.stderr.isatty(),
             log_output=False,
-            extra_arguments=["--log-level=40"],  # the kernel's own remarks, such as on transport
+            extra_arguments=["--log-level=50"],  # no remarks of the kernel on itself
         )
         executed = nbformat.read(running, as_version=4)
         check_cells(executed)

@@ -17,8 +17,16 @@ from typing import Any, Union, get_args, get_origin
 _INJECTED = "# Parameters\n"  # the first line of the cell that papermill adds
 
 
+class ParameterError(ValueError):
+    """A parameter that the notebook cannot be run with."""
+
+    def _render_traceback_(self) -> list[str]:
+        """Show one line in IPython: how the check works would only bury what is wrong."""
+        return [f"{type(self).__name__}: {self}"]
+
+
 def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> None:
-    """Raise a one-line ValueError when a parameter is unknown, missing or of the wrong kind.
+    """Raise ParameterError (a ValueError) on an unknown, missing or unfit parameter.
 
     ``namespace`` is the notebook's ``globals()``; ``kinds`` gives each parameter's kind, such as
     ``int``, ``list[str]`` or ``int | None``. An ``int`` serves as a ``float``; a ``bool`` is not
@@ -28,18 +36,19 @@ def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> None:
     and in the cell that papermill added, so that variables of later cells are never mistaken for
     parameters when this check is run again.
     """
-    __tracebackhide__ = True  # IPython and pytest then show the error, not this function
     for name in _assigned_parameters(namespace, kinds):
         if name not in kinds:
             near = difflib.get_close_matches(name, kinds, n=1, cutoff=0.0)
             hint = f"did you mean {near[0]!r}?" if near else "this notebook has none"
-            raise ValueError(f"unknown parameter {name!r}: {hint} (it has {', '.join(kinds)})")
+            raise ParameterError(
+                f"unknown parameter {name!r}: {hint} (this notebook has {', '.join(kinds)})"
+            )
     for name, kind in kinds.items():
         if name not in namespace:
-            raise ValueError(f"parameter {name!r} is missing: set it to a {_spell(kind)}")
+            raise ParameterError(f"parameter {name!r} is missing: set it to {_spell(kind)}")
         value = namespace[name]
         if not _fits(value, kind):
-            raise ValueError(
+            raise ParameterError(
                 f"parameter {name!r} must be {_spell(kind)}, not {reprlib.repr(value)}"
                 f" ({type(value).__name__}){_remedy(name, value, kind)}"
             )

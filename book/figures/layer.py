@@ -144,7 +144,7 @@ def draw(ax: Axes) -> None:
     ax.text(24, bottom + 1.1, "$z$", ha="center", va="bottom", color=INK, fontsize=14)
     box(ax, 36, bottom, 15.2, r"$r = z - Dz$", SPARSIFY)
     arrow(ax, (43.6, bottom), (48, bottom))
-    box(ax, 60, bottom, 24, r"$z + \eta D^{\top}r - \eta\lambda$", SPARSIFY)
+    box(ax, 60, bottom, 24, r"$z + \eta D^{\!\top}r - \eta\lambda$", SPARSIFY)
     arrow(ax, (72, bottom), (75.4, bottom))
     box(ax, 80.4, bottom, 10, "ReLU", SPARSIFY, size=11.5)
     arrow(ax, (85.4, bottom), (91.4, bottom))

@@ -18,7 +18,9 @@ PAGES = sorted(
     for page in HTML.rglob("*.html")
     if "_static" not in page.relative_to(HTML).parts
 )
-BROWSER = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+BROWSER = next(
+    filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None
+)
 FLAGS = [
     "--no-sandbox",
     "--disable-gpu",
