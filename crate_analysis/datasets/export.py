@@ -12,6 +12,7 @@ import json
 import os
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 from xml.etree import ElementTree
 
 import numpy as np
@@ -159,7 +160,7 @@ def _index_maps(
     return semantic, instance
 
 
-def _extreme(values: np.ndarray, width: int, pick: Callable) -> np.ndarray:
+def _extreme(values: np.ndarray, width: int, pick: np.ufunc) -> np.ndarray:
     """The largest or smallest value in the square window of `width` pixels around each pixel."""
     reach = width // 2
     for axis in (0, 1):
@@ -235,7 +236,10 @@ def _write_picture(path: Path, sample: Sample) -> None:
     _write(path, lambda file: picture.save(file, **_ENCODINGS[path.suffix]))
 
 
-_ENCODINGS = {".jpg": {"format": "JPEG", "quality": 95}, ".png": {"format": "PNG"}}
+_ENCODINGS: dict[str, dict[str, Any]] = {
+    ".jpg": {"format": "JPEG", "quality": 95},
+    ".png": {"format": "PNG"},
+}
 
 
 def _write_indices(path: Path, indices: np.ndarray, palette: list[tuple[int, int, int]]) -> None:

@@ -70,7 +70,7 @@ def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
         points = [skull + turn * size * (foot + k * way) for k in range(len(plan.ear))]
         ears.append(Chain(points, [size * radius for radius in plan.ear]))
 
-    phase = spread(0, 2 * pi)
+    phase = spread(0.0, 2 * pi)
     pace = spread(0.15, 1.0)
     legs = [
         _leg(leg, carry(complex(*leg.joint) + shift), phase + beat + spread(-0.5, 0.5), pace, shift)

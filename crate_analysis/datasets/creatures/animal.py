@@ -81,8 +81,8 @@ def plan_extent(plan: str) -> Extent:
     low_x, high_x, low_y, _ = zip(*(chain.box() for chain in body.chains()), strict=True)
     behind, ahead, height = -min(low_x), max(high_x), -min(low_y)
     step = 0.01
-    xs = np.arange(-behind, ahead, step, np.float32)
-    ys = np.arange(-height, 0.1, step, np.float32)
+    xs = np.arange(-behind, ahead, step).astype(np.float32)
+    ys = np.arange(-height, 0.1, step).astype(np.float32)
     return Extent(float(_silhouette(body, xs, ys).sum()) * step**2, behind, ahead, height)
 
 

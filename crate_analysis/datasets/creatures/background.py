@@ -56,10 +56,10 @@ class Pebble(NamedTuple):
 
 
 class Tuft(NamedTuple):
-    """Blades of grass: complex feet and tips (s,) and the colour (3,)."""
+    """Blades of grass: feet and tips x + iy, and the colour (3,)."""
 
-    feet: Array
-    tips: Array
+    feet: list[complex]
+    tips: list[complex]
     colour: Array
 
 
@@ -126,9 +126,9 @@ def draw_stage(rng: np.random.Generator, ground: float) -> Stage:
         colours=colours.astype(np.float32),
         horizon=between(rng, 0.18, 0.92) * ground if outdoors else None,
         slow=draw_waves(rng, 0.5, 1.6, 8, between(rng, 1.0, 1.6)),
-        middle=draw_waves(rng, 2, 7, 12, between(rng, 1.0, 3.0)),
-        fine=draw_waves(rng, 9, 34, 24, between(rng, 1.0, 2.5)),
-        marbling=(between(rng, 0.6, 1.6), between(rng, -9, 9), between(rng, -9, 9)),
+        middle=draw_waves(rng, 2.0, 7.0, 12, between(rng, 1.0, 3.0)),
+        fine=draw_waves(rng, 9.0, 34.0, 24, between(rng, 1.0, 2.5)),
+        marbling=(between(rng, 0.6, 1.6), between(rng, -9.0, 9.0), between(rng, -9.0, 9.0)),
         contrast=between(rng, 0.5, 1.0),
         pebbles=tuple(_draw_pebble(rng, ground) for _ in range(rng.integers(4))),
         tufts=tuple(_draw_tuft(rng, ground, colours[0]) for _ in range(rng.integers(4))),
@@ -170,12 +170,15 @@ def _draw_tuft(rng: np.random.Generator, ground: float, colour: Array) -> Tuft:
     feet = foot + 0.014 * lean + 0.012 * offset
     tips = feet - 1j * (size * (0.8 + 0.4 * height)) * np.exp(1j * lean)
     shade = np.clip(colour * between(rng, 0.75, 1.0) + (-0.05, 0.03, -0.06), 0, 1)
-    return Tuft(feet, tips, shade.astype(np.float32))
+    return Tuft(feet.tolist(), tips.tolist(), shade.astype(np.float32))
 
 
 def paint_scenery(stage: Stage, size: int) -> Canvas:
     """All that lies behind the animals."""
-    canvas = Canvas(_wall(stage, size) if stage.horizon is None else _land(stage, size))
+    if stage.horizon is None:
+        canvas = Canvas(_wall(stage, size))
+    else:
+        canvas = Canvas(_land(stage, stage.horizon, size))
     for pebble in stage.pebbles:
         _paint_pebble(canvas, pebble, stage.light)
     return canvas
@@ -196,22 +199,21 @@ def _wall(stage: Stage, size: int) -> Array:
     return rgb
 
 
-def _land(stage: Stage, size: int) -> Array:
+def _land(stage: Stage, horizon: float, size: int) -> Array:
     """Sky, hills and ground (3, size, size)."""
     centres = pixel_centres(size)
     near, far, hill, zenith, haze = stage.colours[:, :, None, None]
-    horizon, contrast = stage.horizon, stage.contrast
+    contrast = stage.contrast
     slow = texture(stage.slow, centres, centres)
     middle = texture(stage.middle, centres, centres)
     swell = texture(stage.slow, centres, np.zeros(1, np.float32))[0]
     crest = horizon - 0.07 - 0.035 * swell
     shore = horizon + 0.006 * swell
 
-    def row(height: float) -> int:
-        return int(min(max(height * size, 0), size))
+    def row(height: np.float32, beyond: int) -> int:
+        return int(min(max(height * size + beyond, 0), size))
 
-    peak, top, bottom = row(crest.min()) - 1, row(shore.min()) - 1, row(shore.max()) + 2
-    peak, top = max(peak, 0), max(top, 0)
+    peak, top, bottom = row(crest.min(), -1), row(shore.min(), -1), row(shore.max(), 2)
     ys = centres[:, None]
     rgb = np.empty((3, size, size), np.float32)
     sky = rgb[:, :bottom]
@@ -248,10 +250,11 @@ def paint_shadow(canvas: Canvas, place: Place, light: Light) -> None:
 def paint_foreground(canvas: Canvas, stage: Stage) -> None:
     """Grass, which may hide a part of an animal."""
     for feet, tips, colour in stage.tufts:
-        thick, thin = np.full(len(feet), 0.005), np.full(len(feet), 0.001)
-        window = canvas.window(_PICTURE, Chain([*feet, *tips], [*thick, *thin]).box())
+        bones = [(foot, tip, 0.005, 0.001) for foot, tip in zip(feet, tips, strict=True)]
+        outline = Chain([*feet, *tips], [0.005] * (len(feet) + len(tips)))
+        window = canvas.window(_PICTURE, outline.box())
         xs, ys = canvas.grid(_PICTURE, window)
-        distances, inside = capsules(feet, tips, (thick, thin), xs, ys)
+        distances, inside = capsules(bones, xs, ys)
         distance = distances.min(0)
         lit = colour[:, None, None] * (0.7 + 0.5 * inside[2].max(0))
         canvas.paint(window, canvas.coverage(_PICTURE, distance), lit)

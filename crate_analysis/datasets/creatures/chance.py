@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 STAGE, ANIMALS, PLACES = range(3)  # the purposes of an item's streams
+# A training is watched on "dev", so that what is reported on the others was never looked at.
 SPLITS = {"train": 0, "val": 1, "test": 2, "dev": 3}
 
 

@@ -99,13 +99,13 @@ def draw_coat(species: Species, rng: np.random.Generator) -> Coat:
     cells += np.array([0.36, 0.36, 0.22], np.float32)
     tint = 1 + rng.normal(0, 0.025, 3) + between(rng, -0.10, 0.06)
     palette = PALETTES[species.palette]
-    varied = np.minimum(np.array(palette[:3]) * tint, 1)
+    base, mark, belly = map(tuple, np.minimum(np.array(palette[:3]) * tint, 1).tolist())
     return Coat(
         species=species,
-        palette=Palette(*varied.tolist(), palette.eye),
+        palette=Palette(base, mark, belly, palette.eye),
         wander=draw_waves(rng, 0.8, 2.2, 10),
-        fur=draw_waves(rng, 8, 30, 20),
+        fur=draw_waves(rng, 8.0, 30.0, 20),
         pitch=between(rng, 4.6, 5.8),
-        shift=between(rng, 0, 2 * np.pi),
+        shift=between(rng, 0.0, 2 * np.pi),
         cells=cells,
     )

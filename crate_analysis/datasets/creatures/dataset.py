@@ -22,7 +22,7 @@ from .chance import ANIMALS, STAGE, stream
 from .drawing import Canvas
 from .species import SPECIES
 
-LENGTHS = {"train": 20_000, "val": 2_000, "test": 2_000}
+LENGTHS = {"train": 20_000, "val": 2_000, "test": 2_000, "dev": 2_000}
 
 
 class Creatures(SampleDataset):
@@ -35,6 +35,7 @@ class Creatures(SampleDataset):
     """
 
     name = "creatures"
+    image_size: int
     classes = tuple(species.name for species in SPECIES)
 
     def __init__(self, split: str, image_size: int | None, limit: int | None, seed: int):

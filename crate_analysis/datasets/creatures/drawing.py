@@ -10,6 +10,7 @@ Coordinates run over [0, 1]^2, x to the right and y down.
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import numpy as np
@@ -17,6 +18,8 @@ import numpy as np
 Array = np.ndarray
 Window = tuple[slice, slice]
 Box = tuple[float, float, float, float]  # smallest x, largest x, smallest y, largest y
+
+Bone = tuple[complex, complex, float, float]  # its two ends and the radii there
 
 
 class Chain(NamedTuple):
@@ -126,32 +129,23 @@ def smoothstep(low: float, high: float, x: Array) -> Array:
     return t * t * (3 - 2 * t)
 
 
-def capsules(
-    starts: Array, ends: Array, radii: tuple[Array, Array], xs: Array, ys: Array
-) -> tuple[Array, Array]:
+def capsules(bones: Iterable[Bone], xs: Array, ys: Array) -> tuple[Array, Array]:
     """Tapered capsules, each by itself, on the grid xs (w,) by ys (h,).
 
-    `starts` and `ends` are complex (s,), `radii` at both (s,). Gives the signed distance (s, h, w)
-    and, (3, s, h, w), the vector from the axis in units of the radius there, x and y, and the
-    place along the axis from 0 to 1.
+    Gives the signed distance (s, h, w) and, (3, s, h, w), the vector from the axis in units of
+    the radius there, x and y, and the place along the axis from 0 to 1.
     """
-    step = ends - starts
-    step_x, step_y, first_x, first_y, inverse, thick, taper = np.array(
-        [
-            step.real,
-            step.imag,
-            starts.real,
-            starts.imag,
-            1 / (step.real**2 + step.imag**2 + 1e-12),
-            radii[0],
-            radii[1] - radii[0],
-        ],
-        np.float32,
-    )[:, :, None, None]
+    table = []
+    for start, end, thick, thin in bones:
+        step = end - start
+        inverse = 1 / (step.real**2 + step.imag**2 + 1e-12)
+        table.append((step.real, step.imag, start.real, start.imag, inverse, thick, thin - thick))
+    columns = np.array(table, np.float32).T[:, :, None, None]
+    step_x, step_y, first_x, first_y, per_length2, radius_0, taper = columns
     x, y = xs - first_x, ys[:, None] - first_y  # (s, 1, w), (s, h, 1)
-    place = saturate(x * (step_x * inverse) + y * (step_y * inverse))
+    place = saturate(x * (step_x * per_length2) + y * (step_y * per_length2))
     radius = place * taper
-    radius += thick
+    radius += radius_0
     inside = np.empty((3, *place.shape), np.float32)
     across_x = np.subtract(x, place * step_x, out=inside[0])
     across_y = np.subtract(y, place * step_y, out=inside[1])
@@ -164,8 +158,9 @@ def capsules(
 
 def solid(chain: Chain, xs: Array, ys: Array) -> Solid:
     """A chain on the grid xs (w,) by ys (h,)."""
-    points, radii = np.array(chain.points), np.array(chain.radii)
-    distance, inside = capsules(points[:-1], points[1:], (radii[:-1], radii[1:]), xs, ys)
+    points, radii = chain.points, chain.radii
+    bones = zip(points[:-1], points[1:], radii[:-1], radii[1:], strict=True)
+    distance, inside = capsules(bones, xs, ys)
     count = len(distance)
     if count == 1:
         return Solid(distance[0], *inside[:, 0])

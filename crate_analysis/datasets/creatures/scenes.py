@@ -49,6 +49,7 @@ class CreatureScenes(SampleDataset):
     """
 
     name = "creatures-scenes"
+    image_size: int
     classes = tuple(species.name for species in SPECIES)
 
     def __init__(self, split: str, image_size: int | None, limit: int | None, seed: int):

@@ -25,7 +25,7 @@ class Leg:
     joint: Point
     radii: tuple[float, float, float]
     foot: tuple[float, float]
-    knee: float  # which way the knee gives: 1 forwards, -1 backwards
+    knee: int  # which way the knee gives: 1 forwards, -1 backwards
     stride: float
 
 

@@ -1,0 +1,252 @@
+"""What is written as VOC and COCO is what the loaders read back."""
+
+from __future__ import annotations
+
+import json
+from xml.etree import ElementTree
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from crate_analysis.datasets import Sample, export_coco, export_voc, load_dataset
+from crate_analysis.datasets.coco import decode
+from crate_analysis.datasets.sample import SampleDataset
+
+SPECS = ("creatures", "creatures-scenes")
+
+
+class Counting(SampleDataset):
+    """Notes which items were asked for, and breaks off at one if told so."""
+
+    def __init__(self, dataset: SampleDataset, breaks_at: int = -1):
+        for name in ("name", "split", "classes", "image_size", "seed"):
+            setattr(self, name, getattr(dataset, name))
+        self.dataset, self.breaks_at = dataset, breaks_at
+        self.asked: list[int] = []
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        if index == self.breaks_at:
+            raise KeyboardInterrupt
+        self.asked.append(index)
+        return self.dataset[index]
+
+
+def things(dataset, sample) -> list:
+    if sample.label is not None:
+        return [(dataset.classes[sample.label], sample.masks[0])]
+    return list(zip(sample.mask_names, sample.masks, strict=True))
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_coco_returns_every_instance(tmp_path, spec):
+    dataset = load_dataset(spec, image_size=40, limit=6)
+    export_coco(dataset, tmp_path, image_format="png", progress=False)
+    back = load_dataset(f"coco:{tmp_path}")
+    assert back.classes == dataset.classes
+    assert len(back) == 6
+    for sample, copy in zip(dataset, back, strict=True):
+        names, masks = zip(*things(dataset, sample), strict=True)
+        assert torch.equal(copy.image, sample.image)
+        assert copy.mask_names == names
+        assert torch.equal(copy.masks, torch.stack(masks))
+        assert copy.label is None
+
+
+@pytest.mark.parametrize("spec", SPECS)
+def test_voc_returns_every_class(tmp_path, spec):
+    dataset = load_dataset(spec, image_size=40, limit=6)
+    export_voc(dataset, tmp_path, image_format="png", progress=False)
+    back = load_dataset(f"voc:{tmp_path}")
+    assert back.classes == dataset.classes
+    for index, (sample, copy) in enumerate(zip(dataset, back, strict=True)):
+        classes: dict[str, torch.Tensor] = {}
+        for name, mask in things(dataset, sample):
+            classes[name] = classes.get(name, torch.zeros_like(mask)) | mask
+        names = tuple(sorted(classes, key=dataset.classes.index))
+        assert torch.equal(copy.image, sample.image)
+        assert copy.mask_names == names
+        assert torch.equal(copy.masks, torch.stack([classes[name] for name in names]))
+        with Image.open(tmp_path / "SegmentationObject" / f"val_{index:06d}.png") as file:
+            instances = np.asarray(file)
+        for number, (_, mask) in enumerate(things(dataset, sample), 1):
+            assert np.array_equal(instances == number, mask.numpy())
+
+
+def test_annotations_of_coco_follow_the_format(tmp_path):
+    dataset = load_dataset("creatures", image_size=40, limit=2)
+    export_coco(dataset, tmp_path, progress=False)
+    content = json.loads((tmp_path / "annotations" / "instances_val2017.json").read_text())
+    assert [c["id"] for c in content["categories"]] == list(range(1, 13))
+    assert [n["id"] for n in content["annotations"]] == [1, 2]
+    note, mask = content["annotations"][0], dataset[0].masks[0]
+    rows, columns = mask.any(1).nonzero()[:, 0], mask.any(0).nonzero()[:, 0]
+    assert note["area"] == mask.sum()
+    assert note["iscrowd"] == 0
+    assert note["bbox"] == [
+        columns[0],
+        rows[0],
+        columns[-1] - columns[0] + 1,
+        rows[-1] - rows[0] + 1,
+    ]
+    assert (tmp_path / "val2017" / "000000000001.jpg").exists()
+
+
+def test_annotations_of_voc_follow_the_format(tmp_path):
+    dataset = load_dataset("creatures-scenes", image_size=40, limit=1)
+    export_voc(dataset, tmp_path, progress=False)
+    tree = ElementTree.parse(tmp_path / "Annotations" / "val_000000.xml")
+    assert tree.findtext("filename") == "val_000000.jpg"
+    assert tree.findtext("size/width") == "40"
+    assert tuple(o.findtext("name") for o in tree.findall("object")) == dataset[0].mask_names
+    rows = dataset[0].masks[0].any(1).nonzero()[:, 0]
+    box = tree.find("object/bndbox")
+    assert (box.findtext("ymin"), box.findtext("ymax")) == (
+        str(int(rows[0]) + 1),
+        str(int(rows[-1]) + 1),
+    )
+    with Image.open(tmp_path / "SegmentationClass" / "val_000000.png") as file:
+        assert file.mode == "P"
+        assert file.getpalette()[:9] == [0, 0, 0, 128, 0, 0, 0, 128, 0]  # VOC's own colours
+
+
+def test_jpeg_stays_close(tmp_path):
+    dataset = load_dataset("creatures", image_size=64, limit=2)
+    export_voc(dataset, tmp_path, progress=False)
+    for sample, copy in zip(dataset, load_dataset(f"voc:{tmp_path}"), strict=True):
+        assert (sample.image.float() - copy.image.float()).abs().mean() < 4
+
+
+def test_void_lies_along_the_edges_and_in_no_mask(tmp_path):
+    dataset = load_dataset("creatures", image_size=64, limit=1)
+    export_voc(dataset, tmp_path, image_format="png", border=5, progress=False)
+    whole, inner = dataset[0].masks[0], load_dataset(f"voc:{tmp_path}")[0].masks[0]
+    with Image.open(tmp_path / "SegmentationClass" / "val_000000.png") as file:
+        void = torch.from_numpy(np.asarray(file) == 255)
+    eroded = -torch.nn.functional.max_pool2d(-whole[None].float(), 5, 1, 2)[0] > 0
+    dilated = torch.nn.functional.max_pool2d(whole[None].float(), 5, 1, 2)[0] > 0
+    assert torch.equal(inner, eroded)
+    assert torch.equal(void, dilated & ~eroded)
+
+
+@pytest.mark.parametrize("export", [export_voc, export_coco])
+def test_an_interrupted_export_goes_on_and_a_finished_one_is_left(tmp_path, export):
+    dataset = load_dataset("creatures", image_size=24, limit=5)
+    broken = Counting(dataset, breaks_at=3)
+    with pytest.raises(KeyboardInterrupt):
+        export(broken, tmp_path / "a", progress=False)
+    kind = "voc" if export is export_voc else "coco"
+    with pytest.raises(FileNotFoundError):
+        load_dataset(f"{kind}:{tmp_path / 'a'}")
+    rest = Counting(dataset)
+    export(rest, tmp_path / "a", progress=False)
+    assert rest.asked == [3, 4]
+    export(rest, tmp_path / "a", progress=False)
+    assert rest.asked == [3, 4]
+    export(dataset, tmp_path / "b", progress=False)
+    files = {
+        path.relative_to(tmp_path / root): path.read_bytes()
+        for root in ("a",)
+        for path in (tmp_path / root).rglob("*")
+        if path.is_file()
+    }
+    assert files == {
+        path.relative_to(tmp_path / "b"): path.read_bytes()
+        for path in (tmp_path / "b").rglob("*")
+        if path.is_file()
+    }
+    assert not [path for path in files if path.suffix in (".tmp", ".part")]
+
+
+@pytest.mark.parametrize("export", [export_voc, export_coco])
+def test_another_export_is_not_overwritten(tmp_path, export):
+    export(load_dataset("creatures", image_size=16, limit=2), tmp_path, progress=False)
+    with pytest.raises(ValueError, match=r"another export of split 'val'.*another folder"):
+        export(load_dataset("creatures", image_size=24, limit=2), tmp_path, progress=False)
+    export(load_dataset("creatures", "train", image_size=24, limit=2), tmp_path, progress=False)
+    with pytest.raises(ValueError, match="image_format must be 'jpg' or 'png', got 'gif'"):
+        export(load_dataset("creatures", limit=2), tmp_path, image_format="gif", progress=False)
+
+
+def test_masks_are_resized_to_the_nearest_pixel(tmp_path):
+    dataset = load_dataset("creatures", image_size=60, limit=2)
+    export_coco(dataset, tmp_path / "coco", image_format="png", progress=False)
+    export_voc(dataset, tmp_path / "voc", image_format="png", progress=False)
+    for kind in ("coco", "voc"):
+        small = load_dataset(f"{kind}:{tmp_path / kind}", image_size=20)
+        for sample, copy in zip(dataset, small, strict=True):
+            assert copy.image.shape == (3, 20, 20)
+            assert torch.equal(copy.masks[0], sample.masks[0][1::3, 1::3])
+
+
+def test_coco_reads_polygons_and_leaves_crowds_out(tmp_path):
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "val2017").mkdir()
+    Image.new("RGB", (8, 6)).save(tmp_path / "val2017" / "x.jpg")
+    square = [[2, 1, 6, 1, 6, 5, 2, 5]]
+    runs = {"size": [6, 8], "counts": [6, 6, 36]}  # the second column
+    content = {
+        "images": [{"id": 9, "file_name": "x.jpg", "height": 6, "width": 8}],
+        "categories": [{"id": 3, "name": "cup"}, {"id": 44, "name": "bed"}],
+        "annotations": [
+            {"image_id": 9, "category_id": 44, "iscrowd": 0, "segmentation": square},
+            {"image_id": 9, "category_id": 3, "iscrowd": 1, "segmentation": runs},
+            {"image_id": 9, "category_id": 3, "iscrowd": 0, "segmentation": runs},
+        ],
+    }
+    listing = tmp_path / "annotations" / "instances_val2017.json"
+    listing.write_text(json.dumps(content))
+    sample = load_dataset(f"coco:{tmp_path}")[0]
+    expected = torch.zeros(2, 6, 8, dtype=torch.bool)
+    expected[0, 1:5, 2:6] = True
+    expected[1, :, 1] = True
+    assert sample.mask_names == ("bed", "cup")
+    assert torch.equal(sample.masks, expected)
+    assert torch.equal(decode(runs, 6, 8), expected[1])
+
+    (tmp_path / "val2017" / "x.jpg").unlink()
+    with pytest.raises(FileNotFoundError, match=r"x\.jpg is missing"):
+        load_dataset(f"coco:{tmp_path}")[0]
+    listing.write_text("{}")
+    with pytest.raises(ValueError, match=r"instances_val2017\.json is damaged"):
+        load_dataset(f"coco:{tmp_path}")
+
+
+def test_what_is_missing_is_named(tmp_path):
+    for kind in ("voc", "coco"):
+        with pytest.raises(FileNotFoundError, match="nowhere is no folder"):
+            load_dataset(f"{kind}:{tmp_path}/nowhere")
+        with pytest.raises(FileNotFoundError, match=f"this is no {kind.upper()} folder"):
+            load_dataset(f"{kind}:{tmp_path}")
+    dataset = load_dataset("creatures", image_size=16, limit=2)
+    export_voc(dataset, tmp_path / "voc", progress=False)
+    export_coco(dataset, tmp_path / "coco", progress=False)
+    for kind in ("voc", "coco"):
+        with pytest.raises(FileNotFoundError, match="the splits there are val"):
+            load_dataset(f"{kind}:{tmp_path / kind}", "train")
+    (tmp_path / "voc" / "SegmentationClass" / "val_000001.png").unlink()
+    back = load_dataset(f"voc:{tmp_path / 'voc'}")
+    assert len(back[0].masks) == 1
+    with pytest.raises(FileNotFoundError, match=r"val_000001\.png is missing"):
+        back[1]
+    (tmp_path / "voc" / "ImageSets" / "Segmentation" / "val.txt").write_text("")
+    with pytest.raises(ValueError, match=r"val\.txt lists no pictures"):
+        load_dataset(f"voc:{tmp_path / 'voc'}")
+
+
+def test_voc_has_its_twenty_classes(tmp_path):
+    for name in ("JPEGImages", "SegmentationClass", "ImageSets/Segmentation"):
+        (tmp_path / "VOCdevkit" / "VOC2012" / name).mkdir(parents=True)
+    base = tmp_path / "VOCdevkit" / "VOC2012"
+    Image.new("RGB", (4, 4)).save(base / "JPEGImages" / "2007_000001.jpg")
+    Image.fromarray(np.array([[0, 1, 20, 255]] * 4, np.uint8)).save(
+        base / "SegmentationClass" / "2007_000001.png"
+    )
+    (base / "ImageSets" / "Segmentation" / "val.txt").write_text("2007_000001\n")
+    sample = load_dataset(f"voc:{tmp_path}")[0]
+    assert sample.mask_names == ("aeroplane", "tvmonitor")
+    assert sample.masks.sum((1, 2)).tolist() == [4, 4]
