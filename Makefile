@@ -84,9 +84,13 @@ $(ENV): pyproject.toml constraints.txt
 
 # --- notebooks -------------------------------------------------------------------------------
 
+# Twice: the second pass writes the .py anew from the .ipynb, so that there is one way to write it.
+SIDES = $(foreach n,$(NAMES),$(firstword $(wildcard $(n:%=notebooks/%.py) $(n:%=notebooks/%.ipynb))))
 $(STATE)/sync: $(wildcard notebooks/*) | $(ENV)
 	@mkdir -p $(@D)
-	@$(BIN)/jupytext -q --sync $(foreach n,$(NAMES),$(firstword $(wildcard $(n:%=notebooks/%.py) $(n:%=notebooks/%.ipynb))))
+	@$(BIN)/jupytext -q --sync $(SIDES)
+	@touch $(NAMES:%=notebooks/%.ipynb)
+	@$(BIN)/jupytext -q --sync $(NAMES:%=notebooks/%.ipynb)
 	@touch $@
 
 $(STATE)/library: FORCE
