@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 
+from .batches import batches, stack_images
 from .coco import Coco
 from .creatures import SPLITS, Creatures, CreatureScenes
 from .export import export_coco, export_voc
@@ -66,4 +67,12 @@ def _no_such(what: str, value: str, valid: tuple[str, ...]) -> ValueError:
     return ValueError(f"no {what} {value!r}{hint} There are: {', '.join(valid)}")
 
 
-__all__ = ["Sample", "SampleDataset", "export_coco", "export_voc", "load_dataset"]
+__all__ = [
+    "Sample",
+    "SampleDataset",
+    "batches",
+    "export_coco",
+    "export_voc",
+    "load_dataset",
+    "stack_images",
+]

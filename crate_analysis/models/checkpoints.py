@@ -72,6 +72,7 @@ def load_model(
             model = from_config(config)
         check_fit(weights, model)
         model.load_state_dict(weights, assign=True)
+    model.name = path.stem
     return model.eval().to(device)
 
 

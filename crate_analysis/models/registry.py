@@ -65,4 +65,6 @@ def build_model(arch: str, **overrides: Any) -> UnrolledModel:
     Weights come from torch's global generator: call `torch.manual_seed` first for a set start.
     Raises ValueError for an unknown name (the nearest is suggested), field or value.
     """
-    return from_config(arch_config(arch).override(**overrides))
+    model = from_config(arch_config(arch).override(**overrides))
+    model.name = arch
+    return model

@@ -53,18 +53,19 @@ class LayerState:
         self._layer = layer
 
     @cached_property
-    def _normed(self) -> Tensor:
+    def normed(self) -> Float[Tensor, "b t d"]:
+        """LN(Z^l): what attention sees of the tokens."""
         return self._layer.normalize(self.tokens)
 
     @cached_property
     def projections(self) -> Float[Tensor, "b h t p"]:
         """U_k^T LN(Z^l), one subspace a head; a ViT's keys."""
-        return self._layer.project(self._normed)
+        return self._layer.project(self.normed)
 
     @cached_property
     def half(self) -> Float[Tensor, "b t d"]:
         """Z^{l+1/2}: the tokens after attention, the compression step."""
-        return self._layer.attend(self.tokens, self._normed, self.projections)
+        return self._layer.attend(self.tokens, self.normed, self.projections)
 
     @cached_property
     def output(self) -> Float[Tensor, "b t d"]:
@@ -73,7 +74,7 @@ class LayerState:
 
     def attention(self, query: slice = slice(0, 1)) -> Float[Tensor, "b h q t"]:
         """Attention of the chosen queries (default: `[CLS]`) to all tokens; rows sum to 1."""
-        return self._layer.attention_rows(self._normed, self.projections, query)
+        return self._layer.attention_rows(self.normed, self.projections, query)
 
     def project(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t p"]:
         """Any tokens, normalised and seen in this layer's subspaces.
@@ -90,6 +91,8 @@ class UnrolledModel(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
+        self.name: str = config.family
+        """What tables call it: the shipped name, the file's stem or the architecture."""
 
     @property
     def layers(self) -> Sequence[Layer]:

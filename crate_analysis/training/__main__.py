@@ -32,35 +32,57 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     formatter = argparse.ArgumentDefaultsHelpFormatter
 
-    learn = commands.add_parser("train", help="train, or go on where a run stopped",
-                                formatter_class=formatter, allow_abbrev=False)
+    learn = commands.add_parser(
+        "train",
+        help="train, or go on where a run stopped",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
     learn.set_defaults(run=_train)
     learn.add_argument("folder", type=Path, help="where the run is kept; the same one resumes it")
     learn.add_argument("--arch", required=True, help="such as crate_micro_patch6_72.creatures")
-    learn.add_argument("--set", nargs="*", default=[], metavar="FIELD=VALUE", dest="overrides",
-                       help="config fields that differ from the architecture's")
+    learn.add_argument(
+        "--set",
+        nargs="*",
+        default=[],
+        metavar="FIELD=VALUE",
+        dest="overrides",
+        help="config fields that differ from the architecture's",
+    )
     choices: dict[str, tuple[str, ...]] = {
-        "optimizer": get_args(Optimizer), "precision": get_args(Precision)
+        "optimizer": get_args(Optimizer),
+        "precision": get_args(Precision),
     }
     for field in dataclasses.fields(Recipe):
         if field.name in ("arch", "overrides"):
             continue
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
-            learn.add_argument(flag, action=argparse.BooleanOptionalAction, default=field.default,
-                               help=" ")
+            learn.add_argument(
+                flag, action=argparse.BooleanOptionalAction, default=field.default, help=" "
+            )
         else:
-            learn.add_argument(flag, type=type(field.default), default=field.default,
-                               choices=choices.get(field.name), help=" ")
+            learn.add_argument(
+                flag,
+                type=type(field.default),
+                default=field.default,
+                choices=choices.get(field.name),
+                help=" ",
+            )
     learn.add_argument("--device", default="cpu", help="such as cuda")
     learn.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
-    learn.add_argument("--cache", type=Path, default=Path("runs/pictures"),
-                       help="where rendered pictures are kept")
+    learn.add_argument(
+        "--cache", type=Path, default=Path("runs/pictures"), help="where rendered pictures are kept"
+    )
     learn.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
     learn.add_argument("--snapshots", type=int, default=8, help="how many, from start to end")
 
-    publish = commands.add_parser("ship", help="write a finished run's model and card to data/",
-                                  formatter_class=formatter, allow_abbrev=False)
+    publish = commands.add_parser(
+        "ship",
+        help="write a finished run's model and card to data/",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
     publish.set_defaults(run=_ship)
     publish.add_argument("folder", type=Path, help="of a finished run")
     publish.add_argument("name", help="of the shipped model, such as crate-creatures")
@@ -71,8 +93,14 @@ def _train(options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
     values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)}
     values["overrides"] = dict(_assignment(text) for text in options.overrides)
-    train(Recipe(**values), options.folder, options.cache, options.device, options.save_every,
-          options.snapshots)
+    train(
+        Recipe(**values),
+        options.folder,
+        options.cache,
+        options.device,
+        options.save_every,
+        options.snapshots,
+    )
 
 
 def _assignment(text: str) -> tuple[str, Any]:

@@ -13,7 +13,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from crate_analysis.datasets import Sample, load_dataset
+from crate_analysis.datasets import SampleDataset, load_dataset
 
 Picture = tuple[UInt8[Tensor, "3 H W"], int]
 
@@ -48,7 +48,7 @@ def _labels_of(path: Path) -> Path:
     return path.with_suffix(".labels.npy")
 
 
-def _digest(source: Dataset[Sample]) -> str:
+def _digest(source: SampleDataset) -> str:
     """Of the first pictures and labels, and of the names of the classes."""
     digest = hashlib.sha256(repr(tuple(source.classes)).encode())
     for index in range(min(8, len(source))):
@@ -62,7 +62,7 @@ def _digest(source: Dataset[Sample]) -> str:
     return digest.hexdigest()[:16]
 
 
-def _render(source: Dataset[Sample], path: Path) -> None:
+def _render(source: SampleDataset, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part.npy")
     shape = (len(source), *source[0].image.shape)

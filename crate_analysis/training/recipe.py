@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal, get_args
 
+import numpy as np
 import torch
 from lion_pytorch import Lion
 from torch import Tensor, nn
@@ -30,7 +31,7 @@ class Recipe:
     n_train: int = 20_000
     n_val: int = 1_000
     """Pictures of the monitoring split that the log's validation columns are measured on."""
-    epochs: int = 7
+    epochs: int = 5
     batch_size: int = 128
     optimizer: Optimizer = "adamw"
     learning_rate: float = 2e-3
@@ -98,7 +99,9 @@ class Recipe:
         return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(-1), images)
 
     def _generator(self, purpose: int, index: int) -> torch.Generator:
-        return torch.Generator().manual_seed((self.seed << 40) + (purpose << 36) + index)
+        # torch's CPU generator takes in 32 bits of a seed only, so the three are hashed to 32
+        entropy = np.random.SeedSequence((self.seed, purpose, index))
+        return torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
 
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready record, the inverse of `Recipe(**record)`."""

@@ -1,4 +1,4 @@
-"""Supervised classification, resumable: a killed run that is started again ends in the same weights."""
+"""Supervised classification that can be killed: started again, it ends in the same weights."""
 
 from __future__ import annotations
 
@@ -20,6 +20,7 @@ from crate_analysis.training.recipe import Recipe
 
 MONITORING_SPLIT = "dev"
 """What the log is measured on; the chapters' splits are not looked at while training."""
+Row = tuple[int | float, ...]
 LOG_COLUMNS = ("step", "samples", "learning_rate", "loss", "accuracy", "dev_loss", "dev_accuracy")
 EVALUATION_BATCH = 250
 
@@ -151,8 +152,8 @@ def _claim(folder: Path, recipe: Recipe) -> None:
 
 def _resume(
     folder: Path, model: nn.Module, optimizer: torch.optim.Optimizer
-) -> tuple[int, Tensor, list[tuple[float, ...]]]:
-    """The next step, the sums over the epoch so far, and the log; model and optimiser are filled."""
+) -> tuple[int, Tensor, list[Row]]:
+    """The next step, the epoch's sums so far and the log; fills model and optimiser."""
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0, torch.zeros(2), []
@@ -168,7 +169,7 @@ def _save(
     optimizer: torch.optim.Optimizer,
     step: int,
     running: Tensor,
-    log: list[tuple[float, ...]],
+    log: list[Row],
 ) -> None:
     write_text(folder / "log.csv", pd.DataFrame(log, columns=LOG_COLUMNS).to_csv(index=False))
     state = {

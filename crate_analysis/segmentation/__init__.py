@@ -1,0 +1,13 @@
+"""Masks from attention, and their agreement with the truth."""
+
+from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, random_attention
+from crate_analysis.segmentation.masks import attention_mask, best_head_iou, to_pixels
+
+__all__ = [
+    "attention_mask",
+    "best_head_iou",
+    "centre_attention",
+    "patch_ceiling",
+    "random_attention",
+    "to_pixels",
+]

@@ -1,0 +1,106 @@
+"""Masks and overlaps worked out by hand."""
+
+import math
+
+import pytest
+import torch
+
+from crate_analysis.segmentation import (
+    attention_mask,
+    best_head_iou,
+    centre_attention,
+    patch_ceiling,
+    random_attention,
+    to_pixels,
+)
+
+
+def grid(rows):
+    return torch.tensor(rows)
+
+
+def boolean(rows):
+    return torch.tensor(rows, dtype=torch.bool)
+
+
+def test_mass_keeps_the_fewest_patches_that_hold_the_share():
+    attention = grid([[0.5, 0.2], [0.2, 0.1]])
+    assert attention_mask(attention, 0.45, "mass").tolist() == [[True, False], [False, False]]
+    # .1 + .2 <= .4 are left out; the later of the two equal entries is kept
+    assert attention_mask(attention, 0.6, "mass").tolist() == [[True, False], [True, False]]
+    assert attention_mask(attention, 1.0, "mass").all()
+
+
+def test_entries_keeps_a_share_of_the_patches():
+    attention = grid([[0.97, 0.01], [0.005, 0.015]])
+    assert attention_mask(attention, 0.5, "entries").tolist() == [[True, False], [False, True]]
+    assert attention_mask(attention, 0.6, "mass").sum() == 1
+
+
+def test_a_flat_map_is_cut_alike_by_both_rules():
+    flat = torch.full((10, 10), 0.01)
+    assert attention_mask(flat, 0.6, "mass").sum() == pytest.approx(60, abs=1)
+    assert attention_mask(flat, 0.6, "entries").sum() == 60
+
+
+def test_maps_of_a_batch_are_cut_one_by_one():
+    attention = torch.rand(2, 3, 4, 5)
+    masks = attention_mask(attention)
+    assert masks.shape == attention.shape
+    assert torch.equal(masks[1, 2], attention_mask(attention[1, 2]))
+
+
+@pytest.mark.parametrize("keep", [0.0, -0.1, 1.5, float("nan")])
+def test_a_share_outside_the_unit_interval_is_refused(keep):
+    with pytest.raises(ValueError, match="must be a share in"):
+        attention_mask(torch.rand(2, 2), keep)
+
+
+def test_another_rule_and_nan_are_refused(unchecked):
+    with pytest.raises(ValueError, match="rule='top' is not one of mass, entries"):
+        attention_mask(torch.rand(2, 2), rule="top")
+    with pytest.raises(ValueError, match="NaN"):
+        attention_mask(torch.full((2, 2), math.nan))
+
+
+def test_pixels_take_their_patches_value():
+    pixels = to_pixels(boolean([[1, 0], [0, 1]]), 4, 6)
+    assert pixels.int().tolist() == [[1, 1, 1, 0, 0, 0]] * 2 + [[0, 0, 0, 1, 1, 1]] * 2
+    with pytest.raises(ValueError, match="2 x 2 patches does not divide 5 x 6 pixels"):
+        to_pixels(boolean([[1, 0], [0, 1]]), 5, 6)
+
+
+def test_best_head_is_the_one_with_the_highest_overlap():
+    truth = boolean([[[[1, 1], [0, 0]], [[0, 0], [0, 1]]]])  # top row; lower right
+    masks = boolean([[[[1, 1], [1, 0]], [[0, 0], [1, 1]], [[0, 0], [0, 0]]]])
+    iou, head = best_head_iou(masks, truth)
+    assert iou.tolist() == [[pytest.approx(2 / 3), pytest.approx(1 / 2)]]
+    assert head.tolist() == [[0, 1]]
+
+
+def test_truth_meets_itself_and_its_complement():
+    truth = boolean([[[[1, 0], [0, 1]]]])
+    assert best_head_iou(truth, truth)[0].item() == 1
+    assert best_head_iou(~truth, truth)[0].item() == 0
+
+
+def test_an_empty_truth_has_no_overlap_to_speak_of():
+    empty = torch.zeros(1, 1, 2, 2, dtype=torch.bool)
+    assert best_head_iou(~empty, empty)[0].isnan().all()
+    assert best_head_iou(empty, ~empty)[0].item() == 0
+
+
+def test_baselines_know_nothing_of_the_picture():
+    centre = centre_attention(5, 7)
+    assert centre.argmax() == 2 * 7 + 3
+    torch.testing.assert_close(centre, centre.flip(0, 1))
+    noise = random_attention((2, 3, 4, 4), torch.Generator().manual_seed(0))
+    assert torch.equal(noise, random_attention((2, 3, 4, 4), torch.Generator().manual_seed(0)))
+    assert noise.min() >= 0 and noise.max() < 1
+
+
+def test_ceiling_marks_patches_that_are_half_covered():
+    truth = torch.zeros(1, 1, 4, 4, dtype=torch.bool)
+    truth[0, 0, :2, :3] = True  # the first patch whole, the second half
+    truth[0, 0, 2, 0] = True  # a quarter of the third
+    assert patch_ceiling(truth, 2).int().tolist() == [[[[1, 1], [0, 0]]]]
