@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import warnings
 from pathlib import Path
 from types import ModuleType
 
@@ -102,7 +103,9 @@ def decode(segmentation: list | dict, height: int, width: int) -> Bool[Tensor, "
         packed = rle.frPyObjects(segmentation, height, width)
     else:
         packed = segmentation
-    return torch.from_numpy(rle.decode(packed).astype(bool))
+    with warnings.catch_warnings():  # of numpy, at how pycocotools hands its result over
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return torch.from_numpy(rle.decode(packed).astype(bool))
 
 
 def encode(mask: Bool[Tensor, "H W"]) -> dict:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from itertools import pairwise
+
 import pytest
 import torch
 
@@ -10,7 +12,7 @@ from crate_analysis.datasets import load_dataset
 
 @pytest.fixture(scope="module")
 def scenes():
-    return load_dataset("creatures-scenes", image_size=64, limit=40)
+    return load_dataset("creatures-scenes", image_size=64, limit=24)
 
 
 def test_defaults():
@@ -49,11 +51,11 @@ def test_nearer_animals_hide_those_behind_but_not_altogether(scenes):
     for index in range(len(scenes)):
         masks = scenes[index].masks
         lowest = [int(mask.any(1).nonzero().max()) for mask in masks]
-        assert all(a <= b + 3 for a, b in zip(lowest, lowest[1:], strict=False))
+        assert all(a <= b + 3 for a, b in pairwise(lowest))
         grown = torch.nn.functional.max_pool2d(masks.float(), 3, 1, 1) > 0
         overlaps += bool((grown.sum(0) > 1).any())
         assert masks.flatten(1).sum(1).min() > 0.01 * 64 * 64
-    assert overlaps > 5
+    assert overlaps > 2
 
 
 def test_parts_make_up_the_instances(scenes):
@@ -68,6 +70,6 @@ def test_parts_make_up_the_instances(scenes):
 def test_outside_the_masks_is_the_background(scenes):
     for index in range(5):
         sample = scenes[index]
-        grown = torch.nn.functional.max_pool2d(sample.masks.float(), 3, 1, 1).amax(0) > 0
+        grown = torch.nn.functional.max_pool2d(sample.masks.float(), 5, 1, 2).amax(0) > 0
         same = (scenes.background(index) == sample.image).all(0)
         assert same[~grown].all()
