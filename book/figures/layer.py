@@ -17,7 +17,7 @@ from matplotlib.patches import Circle, FancyBboxPatch, Polygon
 INK, FAINT = "#222222", "#767676"
 COMPRESS, SPARSIFY, MEASURE = "#3a56a8", "#b8601b", "#0b7a6b"
 
-STYLE = {
+STYLE: dict = {
     "font.family": "DejaVu Sans",
     "font.size": 10.5,
     "mathtext.fontset": "cm",
