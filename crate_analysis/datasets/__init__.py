@@ -37,10 +37,12 @@ def load_dataset(
     | `coco:ROOT` | COCO instances, crowds left out | None | one per instance |
     | `folder:ROOT` | `ROOT/[SPLIT/][CLASS/]x.jpg` | folder, if any | none |
 
-    `image_size` is the side in pixels; by default 96 and 224 for the generated ones, and the
-    pictures' own size for the others. `limit` keeps the first items of the generated ones, whose
-    splits have no end, and a random choice that `seed` settles of the others. ValueError says
-    what is wrong with an argument, FileNotFoundError which file is missing.
+    Splits are `train`, `val` and `test` (and `dev`, to watch a training on) of the generated ones,
+    and what is on disk of the others. `image_size` is the side in pixels; by default 96 and 224
+    for the generated ones, and the pictures' own size for the others. `limit` keeps the first
+    items of the generated ones, whose splits have no end, and a random choice that `seed` settles
+    of the others. ValueError says what is wrong with an argument or a file, FileNotFoundError
+    which file is missing.
     """
     for name, value in (("image_size", image_size), ("limit", limit)):
         if value is not None and value < 1:
@@ -63,8 +65,8 @@ def load_dataset(
 
 def _no_such(what: str, value: str, valid: tuple[str, ...]) -> ValueError:
     near = get_close_matches(value, valid, 1, 0.3)
-    hint = f", did you mean {near[0]!r}?" if near else ""
-    return ValueError(f"no {what} {value!r}{hint} There are: {', '.join(valid)}")
+    hint = f", did you mean {near[0]!r}?" if near else ";"
+    return ValueError(f"no {what} {value!r}{hint} there are {', '.join(valid)}")
 
 
 __all__ = [

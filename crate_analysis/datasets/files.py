@@ -15,8 +15,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", "
 
 def read_picture(path: Path) -> Image.Image:
     """An upright RGB picture from any mode: grey, 16 bits, CMYK, palette, transparency on white."""
-    with _open(path) as file:
-        picture = ImageOps.exif_transpose(file)
+    picture = _open(path)
     if picture.mode.startswith(("I", "F")):
         values = np.asarray(picture, np.float64)
         full = 65535.0 if picture.mode.startswith("I") else max(float(values.max()), 1.0)
@@ -30,20 +29,20 @@ def read_picture(path: Path) -> Image.Image:
 
 def read_indices(path: Path) -> np.ndarray:
     """The palette indices (H, W) of an indexed picture, uint8."""
-    with _open(path) as file:
-        if file.mode not in ("P", "L"):
-            raise ValueError(
-                f"{path} holds no palette indices but mode {file.mode}: keep masks as palette PNGs"
-            )
-        return np.asarray(file)
+    picture = _open(path)
+    if picture.mode not in ("P", "L"):
+        raise ValueError(
+            f"{path} holds no palette indices but mode {picture.mode}: keep masks as palette PNGs"
+        )
+    return np.asarray(picture)
 
 
 def _open(path: Path) -> Image.Image:
-    """A decoded picture; one line of error where there is none."""
+    """A decoded, upright picture; one line of error where there is none."""
     try:
-        file = Image.open(path)
-        file.load()
-        return file
+        with Image.open(path) as file:
+            file.load()
+            return ImageOps.exif_transpose(file)
     except FileNotFoundError:
         raise FileNotFoundError(f"{path} is missing: the data set is incomplete") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
@@ -65,7 +64,7 @@ def stretch(picture: Image.Image, size: int | None) -> Image.Image:
     return picture.resize((size, size), Image.Resampling.BICUBIC)
 
 
-def stretch_masks(masks: Bool[Tensor, "m H W"], size: int | None) -> Bool[Tensor, "m s s"]:
+def stretch_masks(masks: Bool[Tensor, "m H W"], size: int | None) -> Bool[Tensor, "m rows columns"]:
     """The nearest pixels of the masks at size x size."""
     if size is None:
         return masks

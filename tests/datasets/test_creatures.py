@@ -187,7 +187,7 @@ def features(image: torch.Tensor) -> np.ndarray:
 
 def test_the_background_carries_no_information():
     """A classifier reads the species off the picture, but not off the same picture without it."""
-    n_train, n_test = 800, 400
+    n_train, n_test = 500, 250
     count = n_train + n_test
     dataset = load_dataset("creatures", "train", image_size=32)
     labels = [int(stream(0, "train", k, ANIMALS).integers(len(SPECIES))) for k in range(count)]

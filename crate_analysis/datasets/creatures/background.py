@@ -211,7 +211,7 @@ def _land(stage: Stage, horizon: float, size: int) -> Array:
     shore = horizon + 0.006 * swell
 
     def row(height: np.float32, beyond: int) -> int:
-        return int(min(max(height * size + beyond, 0), size))
+        return int(min(max(float(height) * size + beyond, 0), size))
 
     peak, top, bottom = row(crest.min(), -1), row(shore.min(), -1), row(shore.max(), 2)
     ys = centres[:, None]
