@@ -66,6 +66,29 @@ def to_pixels(
     return tall.repeat_interleave(width // columns, dim=-1)
 
 
+def head_iou(
+    masks: Bool[Tensor, "b h H W"], truth: Bool[Tensor, "b m H W"]
+) -> Float[Tensor, "b h m"]:
+    """Intersection over union of each head's mask with each true mask, in [0, 1].
+
+    A true mask without a pixel has IoU NaN.
+    """
+    return overlap(masks.flatten(2).float(), truth.flatten(2).float())
+
+
+def overlap(
+    masks: Float[Tensor, "b h n"], truth: Float[Tensor, "b m n"], cell: int = 1
+) -> Float[Tensor, "b h m"]:
+    """`head_iou` over n cells of `cell` pixels each.
+
+    `masks` is 0 or 1 for a whole cell, `truth` the number of its pixels that are in the true mask.
+    """
+    shared = masks @ truth.mT
+    size = truth.sum(-1)[:, None]
+    iou = shared / (cell * masks.sum(-1)[:, :, None] + size - shared)
+    return iou.where(size > 0, torch.nan)
+
+
 def best_head_iou(
     masks: Bool[Tensor, "b h H W"], truth: Bool[Tensor, "b m H W"]
 ) -> tuple[Float[Tensor, "b m"], Int64[Tensor, "b m"]]:
@@ -75,9 +98,5 @@ def best_head_iou(
     looks at the truth, so this is an upper bound on what a user without masks gets (Yu et al.
     2024, Sec. 3.1). A true mask without a pixel has IoU NaN.
     """
-    predicted = masks.flatten(2).float()
-    true = truth.flatten(2).float()
-    overlap = predicted @ true.mT  # b h m
-    union = predicted.sum(-1)[:, :, None] + true.sum(-1)[:, None] - overlap
-    iou, head = (overlap / union).max(1)
-    return iou.where(truth.flatten(2).any(-1), torch.nan), head
+    iou, head = head_iou(masks, truth).max(1)
+    return iou, head

@@ -1,0 +1,66 @@
+"""The one-pass evaluation against the plain one, picture by picture."""
+
+import pytest
+import torch
+
+from crate_analysis import build_model, load_dataset
+from crate_analysis.probes import cls_attention
+from crate_analysis.segmentation import (
+    attention_iou,
+    attention_mask,
+    baseline_iou,
+    best_head_iou,
+    to_pixels,
+)
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    return build_model("crate_micro_patch6_72.creatures", dim=32, depth=3, patch_size=12).eval()
+
+
+@pytest.fixture(scope="module")
+def pictures():
+    return load_dataset("creatures", "dev", image_size=72, limit=5)
+
+
+@pytest.mark.parametrize("rule", ["mass", "entries"])
+def test_the_best_heads_are_those_of_the_plain_measure(model, pictures, rule):
+    frame = attention_iou(model, pictures, rules=["mass", "entries"], batch_size=2, progress=False)
+    best = frame.groupby(["layer", "rule", "image", "mask"]).iou.max()
+    for index, sample in enumerate(pictures):
+        image = model.normalize(sample.image[None])
+        for layer in range(3):
+            mask = attention_mask(cls_attention(model, image, layer), 0.6, rule)
+            iou, _ = best_head_iou(to_pixels(mask, 72, 72), sample.masks[None])
+            for name, value in zip(sample.mask_names, iou[0].tolist(), strict=True):
+                assert best[layer, rule, index, name] == pytest.approx(value, abs=1e-6)
+
+
+def test_every_head_and_mask_has_one_row(model, pictures):
+    frame = attention_iou(model, pictures, rules=["mass"], progress=False)
+    masks = sum(len(sample.masks) for sample in pictures)
+    assert len(frame) == 3 * 4 * masks  # layers, heads
+    assert list(frame.columns) == ["model", "layer", "rule", "image", "mask", "head", "iou"]
+    assert frame.iou.between(0, 1).all()
+
+
+def test_baselines_are_ordered_as_they_must_be(pictures):
+    pictures = load_dataset("creatures", "dev", image_size=72, limit=40)
+    frame = baseline_iou(pictures, patch_size=6, heads=4, rules=["mass"])
+    best = frame[frame["mask"] == "animal"].groupby(["model", "image"]).iou.max()
+    means = best.groupby("model").mean()
+    assert means["random maps"] < means["centre prior"] < means["patch ceiling"] < 1
+    again = baseline_iou(pictures, patch_size=6, heads=4, rules=["mass"], batch_size=40)
+    assert again[again.model == "patch ceiling"].iou.mean() == pytest.approx(
+        frame[frame.model == "patch ceiling"].iou.mean()
+    )
+
+
+def test_pictures_without_masks_are_refused(model, tmp_path, pictures):
+    from PIL import Image
+
+    Image.fromarray(pictures[0].image.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match="the data set has no masks to compare with"):
+        attention_iou(model, load_dataset(f"folder:{tmp_path}"), progress=False)
