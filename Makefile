@@ -79,7 +79,8 @@ $(ENV): pyproject.toml constraints.txt
 		f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}")'
 	@echo 'Installing the environment into $(VENV); this takes some minutes the first time.'
 	@test -z '$(CLEAR)' -a -x $(BIN)/pip || $(PYTHON) -m venv $(CLEAR) $(VENV)
-	@$(BIN)/python -m pip install -q --disable-pip-version-check -c constraints.txt -e '.[book,test]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile \
+		-c constraints.txt -e '.[book,test]'
 	@touch $@
 
 # --- notebooks -------------------------------------------------------------------------------
