@@ -13,7 +13,7 @@ import os
 import pickle
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -74,6 +74,26 @@ def load_model(
         model.load_state_dict(weights, assign=True)
     model.name = path.stem
     return model.eval().to(device)
+
+
+def load_models(names_or_paths: Sequence[str]) -> dict[str, UnrolledModel]:
+    """Several models by `load_model`, under the names that tables and figures call them.
+
+    Those are `model.name`, or what was given where two would be called the same. Raises ValueError
+    where nothing is given, or the same thing twice, and what `load_model` raises.
+    """
+    if not names_or_paths:
+        raise ValueError("no model is named; give at least one, such as 'crate-creatures'")
+    models: dict[str, UnrolledModel] = {}
+    loaded = [(given, load_model(given)) for given in names_or_paths]
+    called = [model.name for _, model in loaded]
+    for given, model in loaded:
+        if called.count(model.name) > 1:
+            model.name = given
+        if model.name in models:
+            raise ValueError(f"{given!r} is named twice; name each model once")
+        models[model.name] = model
+    return models
 
 
 def save_model(

@@ -52,8 +52,8 @@ def attention_iou(
             maps = state.attention()[:, :, 0, 1:].unflatten(-1, grid).cpu()
             for rule in rules:
                 masks = attention_mask(maps, keep, rule)
-                keys = {"model": model.name, "layer": state.index, "rule": rule}
-                parts.append(truth.compare(masks).assign(**keys))
+                found = truth.compare(masks)
+                parts.append(found.assign(model=model.name, layer=state.index, rule=rule))
     return _frame(parts)
 
 

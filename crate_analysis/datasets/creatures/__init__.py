@@ -1,7 +1,8 @@
 """Generated pictures of animals with exact truth."""
 
+from .animal import PARTS
 from .chance import SPLITS
 from .dataset import Creatures
 from .scenes import CreatureScenes
 
-__all__ = ["SPLITS", "CreatureScenes", "Creatures"]
+__all__ = ["PARTS", "SPLITS", "CreatureScenes", "Creatures"]

@@ -1,0 +1,343 @@
+# ---
+# jupyter:
+#   jupytext:
+#     cell_metadata_filter: tags,mystnb,-all
+#     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
+#     text_representation:
+#       extension: .py
+#       format_name: percent
+#       format_version: '1.3'
+#   kernelspec:
+#     display_name: Python 3
+#     language: python
+#     name: python3
+# ---
+
+# %% [markdown]
+# # Does attention segment?
+#
+# **The claim.** {cite:t}`yu2024emergence` report that the `[CLS]` token of a CRATE trained only to
+# classify attends to the object in the picture, so that the best head's map is a fair mask of it,
+# and that a ViT trained the same way does not get there.
+#
+# **What we find.** On {glue:text}`n_measured` pictures the best head of {glue:text}`main`, read at
+# layer {glue:text}`main_layer` of {glue:text}`main_depth`, reaches a mean IoU of
+# {glue:text}`main_iou` with the object (95 % interval over pictures); {glue:text}`other` reaches
+# {glue:text}`other_iou` at layer {glue:text}`other_layer`. Picture by picture the difference is
+# {glue:text}`difference`. A patch in the middle, the same for every picture, scores
+# {glue:text}`centre_iou`; the best of as many random maps scores {glue:text}`random_iou`; the same
+# networks before training score {glue:text}`main_initial_iou` and {glue:text}`other_initial_iou`.
+# At its best layer, {glue:text}`other` scores {glue:text}`other_best_iou` (layer
+# {glue:text}`other_best_layer`) and {glue:text}`main` {glue:text}`main_best_iou` (layer
+# {glue:text}`main_best_layer`).
+#
+# **How our setting differs.** The paper trains on ImageNet-21k with 784 tokens a picture and measures
+# on PASCAL VOC photographs. Ours are small networks with 144 tokens, one training run each, on drawn
+# animals with exact masks ({doc}`03-models-and-data`). Intervals are over pictures, not over
+# trainings.
+
+# %% tags=["parameters"]
+models = ["crate-creatures", "vit-creatures"]
+dataset = "creatures"
+n_images = 400
+keep = 0.6
+seed = 0
+
+# %% tags=["hide-input"]
+from crate_analysis.notebook import check_parameters
+
+check_parameters(globals(), models=list[str], dataset=str, n_images=int, keep=float, seed=int)
+
+# %% tags=["hide-input"]
+import matplotlib.pyplot as plt
+import pandas as pd
+import torch
+from IPython.display import Markdown, display
+from myst_nb import glue
+
+from crate_analysis import load_dataset
+from crate_analysis.datasets import stack_images
+from crate_analysis.datasets.creatures import PARTS
+from crate_analysis.measures import mean_interval
+from crate_analysis.models import load_models
+from crate_analysis.models.registry import from_config
+from crate_analysis.plotting import (
+    heat,
+    interval_dots,
+    layer_curves,
+    model_colours,
+    overlay,
+    reference_line,
+    sheet,
+)
+from crate_analysis.probes import cls_attention
+from crate_analysis.segmentation import (
+    attention_iou,
+    attention_mask,
+    baseline_iou,
+    best_head_iou,
+    to_pixels,
+)
+
+networks = load_models(models)
+names = list(networks)
+colours = model_colours(names)
+pictures = {
+    name: load_dataset(dataset, "val", network.config.image_size, n_images, seed)
+    for name, network in networks.items()
+}
+sizes = {name: network.config.image_size for name, network in networks.items()}
+
+
+def papers_layer(network):
+    """The last layer but one for CRATE, the last for a ViT (Yu et al. 2024)."""
+    return len(network.layers) - (2 if network.config.family == "crate" else 1)
+
+
+# %% [markdown]
+# ## What the heads look at
+#
+# {numref}`fig-heads` shows the first pictures of the validation split, not the best ones, and every
+# head, not the best ones. Each tile is one head's attention from `[CLS]` to the patches, dark for
+# none, bright for that head's largest. The layer is the paper's: the last but one for CRATE, the
+# last for a ViT.
+
+# %% tags=["hide-input"]
+first = [pictures[names[0]][index] for index in range(min(8, len(pictures[names[0]])))]
+shown = {name: [pictures[name][index] for index in range(len(first))] for name in names}
+maps = {
+    name: cls_attention(
+        network, network.normalize(stack_images(shown[name])), papers_layer(network)
+    ).numpy()
+    for name, network in networks.items()
+}
+
+# %% mystnb={"figure": {"caption": "Attention of `[CLS]` to the patches, all heads, on the first pictures of the validation split. Left to right: the picture, then the heads of each model at the layer the paper takes.", "name": "fig-heads"}, "image": {"alt": "A sheet of pictures of animals, each followed by the attention maps of all heads of each model."}} tags=["hide-input"]
+figure, ax = plt.subplots(figsize=(10, 9.2))
+size = first[0].image.shape[1:]
+tiles = [
+    [sample.image.permute(1, 2, 0).numpy()]
+    + [heat(head, size) for name in names for head in maps[name][index]]
+    for index, sample in enumerate(first)
+]
+columns = ["picture"] + [
+    f"{name.split('-')[0]}\nhead {head + 1}" for name in names for head in range(len(maps[name][0]))
+]
+sheet(tiles, columns, ax=ax);
+# %% [markdown]
+# ## From a map to a mask
+#
+# A map becomes a mask by keeping its brightest patches, and there are two readings of *60 %*: the
+# paper's text keeps 60 % of the patches (*entries*), the DINO code it refers to keeps the patches
+# that hold 60 % of the attention (*mass*). {numref}`fig-rules` shows both on five pictures, chosen by
+# rank: with the pictures ordered by the best head's IoU of the first model, they are the best, the
+# three quartiles and the worst.
+
+# %% tags=["hide-input"]
+has_masks = all(len(pictures[name][0].masks) for name in names)
+if has_masks:
+    frames = []
+    for name, network in networks.items():
+        torch.manual_seed(seed)
+        initial = from_config(network.config).eval()
+        for weights, model in (("trained", network), ("initial", initial)):
+            frame = attention_iou(model, pictures[name], keep, progress=False)
+            frames.append(frame.assign(model=name, weights=weights))
+    heads = networks[names[0]].config.heads
+    patch = networks[names[0]].config.patch_size
+    baselines = baseline_iou(pictures[names[0]], patch, heads, keep, seed=seed)
+    iou = pd.concat([*frames, baselines.assign(weights="none")], ignore_index=True)
+    keys = ["model", "weights", "layer", "rule", "image"]
+    best = iou.groupby([*keys, "mask"]).iou.max().reset_index()
+    objects = best[~best["mask"].isin(PARTS)].groupby(keys).iou.mean().reset_index()
+else:
+    display(Markdown(f"`{dataset}` has no masks: the figures and numbers below are left out."))
+
+# %% tags=["hide-input"]
+if has_masks:
+    main = networks[names[0]]
+    here = objects.query("model == @names[0] and weights == 'trained' and rule == 'mass'")
+    ranked = here[here.layer == papers_layer(main)].sort_values("iou", ascending=False).image
+    chosen = [int(ranked.iloc[round(q * (len(ranked) - 1))]) for q in (0, 0.25, 0.5, 0.75, 1)]
+    samples = [pictures[names[0]][index] for index in chosen]
+    tiles = [[s.image.permute(1, 2, 0).numpy() for s in samples]]
+    tiles.append([overlay(p, s.masks[0].numpy()) for p, s in zip(tiles[0], samples, strict=True)])
+    for name, network in networks.items():
+        picked = [pictures[name][index] for index in chosen]
+        attention = cls_attention(
+            network, network.normalize(stack_images(picked)), papers_layer(network)
+        )
+        for rule in ("mass", "entries"):
+            masks = attention_mask(attention, keep, rule)
+            line = []
+            for sample, mask, picture in zip(picked, masks, tiles[0], strict=True):
+                pixels = to_pixels(mask[None], *sample.image.shape[1:])
+                _, head = best_head_iou(pixels, sample.masks[None, :1])
+                line.append(overlay(picture, pixels[0, head[0, 0]].numpy()))
+            tiles.append(line)
+    labels = ["picture", "truth"] + [f"{n}\n{rule}" for n in names for rule in ("mass", "entries")]
+
+# %% mystnb={"figure": {"caption": "Masks of the best head by both rules, on five pictures at fixed ranks of the first model's IoU (mass rule): the best, the quartiles, the worst.", "name": "fig-rules"}, "image": {"alt": "A sheet with five pictures, their true masks, and the masks of the best head of each model by both rules."}} tags=["hide-input"]
+if has_masks:
+    figure, ax = plt.subplots(figsize=(8, 9.2))
+    sheet(tiles, ["best", "upper quartile", "median", "lower quartile", "worst"], labels, ax=ax)
+
+# %% [markdown]
+# ## How well the best head covers the object
+#
+# For each picture and each object class in it we take the head whose mask has the highest IoU with
+# the truth, average over classes, then over pictures. This is the paper's measure. It looks at the
+# truth when it picks the head, so it is an upper bound on what one would get without masks, and any
+# set of varied maps profits from the choice. The baselines get the same choice: as many random maps
+# as there are heads. The *ceiling* is the truth itself, rounded to patches.
+
+# %% tags=["hide-input"]
+if has_masks:
+    mass = objects[objects.rule == "mass"]
+    level = mass[mass.weights == "none"].groupby("model").iou.mean()
+
+# %% mystnb={"figure": {"caption": "IoU of the best head with the object, by layer; a map's mask holds the given share of its attention mass. Mean and one standard deviation over pictures; dotted lines are the baselines.", "name": "fig-iou-layers"}, "image": {"alt": "Line plot of the best head's IoU against the layer for each model, trained and at initialisation, with three reference levels."}} tags=["hide-input"]
+if has_masks:
+    figure, ax = plt.subplots(figsize=(7.5, 4.2))
+    curves = mass[mass.weights != "none"].rename(columns={"iou": "value"})
+    dashes = {"style": "weights", "styles": ["trained", "initial"]}
+    layer_curves(curves, colours, **dashes, ylabel="IoU of the best head", ax=ax)
+    for name, value in level.items():
+        reference_line(value, name, ax)
+    ax.set_ylim(0, None)
+
+# %% [markdown]
+# {numref}`fig-iou` compares all systems at the paper's layers and under both rules.
+
+# %% tags=["hide-input"]
+if has_masks:
+    rows = []
+    for rule in ("mass", "entries"):
+        for name, network in networks.items():
+            for weights in ("trained", "initial"):
+                cell = objects[
+                    (objects.model == name)
+                    & (objects.weights == weights)
+                    & (objects.rule == rule)
+                    & (objects.layer == papers_layer(network))
+                ]
+                label = f"{name}, {weights}" if weights == "initial" else name
+                rows.append((rule, label, name, *mean_interval(cell.iou)))
+        for name in ("random maps", "centre prior", "patch ceiling"):
+            cell = objects[(objects.model == name) & (objects.rule == rule)]
+            rows.append((rule, name, name, *mean_interval(cell.iou)))
+    scores = pd.DataFrame(rows, columns=["rule", "label", "model", "mean", "low", "high"])
+
+# %% mystnb={"figure": {"caption": "Mean IoU of the best head with the object, with 95 % bootstrap intervals over pictures, for masks that keep a share of the attention mass (left) and of the patches (right). Grey: maps that know nothing of the picture, and the truth on the patch grid.", "name": "fig-iou"}, "image": {"alt": "Two dot plots of mean IoU with confidence intervals for each model and baseline."}} tags=["hide-input"]
+if has_masks:
+    figure, panels = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
+    for ax, (rule, part) in zip(panels, scores.groupby("rule", sort=False), strict=True):
+        interval_dots(part, colours, xlabel=f"mean IoU, {keep:.0%} of {rule}", ax=ax)
+
+# %% tags=["hide-input"]
+if has_masks:
+
+    def trained_iou(name, layer, weights="trained"):
+        cell = mass[(mass.model == name) & (mass.weights == weights) & (mass.layer == layer)]
+        return cell.set_index("image").iou
+
+    by_layer = mass[mass.weights == "trained"].groupby(["model", "layer"]).iou.mean()
+    for role, name in (("main", names[0]), ("other", names[-1])):
+        layer, best_layer = papers_layer(networks[name]), by_layer[name].idxmax()
+        glue(role, name, display=False)
+        glue(f"{role}_layer", layer + 1, display=False)
+        glue(f"{role}_depth", len(networks[name].layers), display=False)
+        glue(f"{role}_iou", str(mean_interval(trained_iou(name, layer))), display=False)
+        initial = mean_interval(trained_iou(name, layer, "initial"))
+        glue(f"{role}_initial_iou", str(initial), display=False)
+        glue(f"{role}_best_layer", int(best_layer) + 1, display=False)
+        best_iou = mean_interval(trained_iou(name, best_layer))
+        glue(f"{role}_best_iou", str(best_iou), display=False)
+    first, last = (trained_iou(n, papers_layer(networks[n])) for n in (names[0], names[-1]))
+    if len(names) > 1:
+        glue("difference", str(mean_interval(first - last)), display=False)
+    glue("centre_iou", f"{level['centre prior']:.3g}", display=False)
+    glue("random_iou", f"{level['random maps']:.3g}", display=False)
+    glue("n_measured", len(first), display=False)
+
+# %% [markdown]
+# ### Without looking at the truth
+#
+# A user has no masks to pick a head with. A milder test fixes one head of the layer for all pictures:
+# the one that scores best on half of the pictures, measured on the other half. The last column
+# measures how often the head that the truth would pick is that one.
+
+# %% tags=["hide-input"]
+if has_masks:
+    rows = []
+    for name, network in networks.items():
+        cell = iou[
+            (iou.model == name)
+            & (iou.weights == "trained")
+            & (iou.rule == "mass")
+            & (iou.layer == papers_layer(network))
+            & ~iou["mask"].isin(PARTS)
+        ]
+        table = cell.pivot_table(index=["image", "mask"], columns="head", values="iou")
+        even = table.index.get_level_values("image") % 2 == 0
+        head = table[even].mean().idxmax()
+        rows.append(
+            {
+                "model": name,
+                "fixed head": int(head) + 1,
+                "its IoU on the other half": mean_interval(table[~even][head]),
+                "best head's IoU there": mean_interval(table[~even].max(axis=1)),
+                "best head is the fixed one": (table[~even].idxmax(axis=1) == head).mean(),
+            }
+        )
+    fixed = pd.DataFrame(rows).set_index("model")
+    display(fixed.style.format("{:.0%}", subset=["best head is the fixed one"]))
+
+# %% [markdown]
+# ### Parts
+#
+# The pictures come with masks of the parts. {numref}`tab-parts` gives the IoU of the best head with
+# each, at the paper's layer; chance is the best of as many random maps. Which head sees which part,
+# and whether always the same one, is a chapter of its own.
+
+# %% mystnb={"figure": {"caption": "IoU of the best head with each part (mass rule, the paper's layer), mean over the pictures that show the part, with 95 % bootstrap intervals.", "name": "tab-parts"}} tags=["hide-input"]
+if has_masks and best["mask"].isin(PARTS).any():
+    parts = best[best["mask"].isin(PARTS) & (best.rule == "mass")]
+    rows = {}
+    for name, network in networks.items():
+        cell = parts[(parts.model == name) & (parts.weights == "trained")]
+        cell = cell[cell.layer == papers_layer(network)]
+        rows[name] = cell.groupby("mask").iou.apply(lambda values: str(mean_interval(values)))
+    chance = parts[parts.model == "random maps"].groupby("mask").iou
+    rows["random maps"] = chance.apply(lambda values: str(mean_interval(values)))
+    display(pd.DataFrame(rows).reindex(PARTS).rename_axis("part").dropna(how="all").style)
+else:
+    display(Markdown(f"`{dataset}` has no part masks: the table of parts is left out."))
+
+# %% [markdown]
+# ## The paper's numbers
+#
+# These are **the paper's**, on PASCAL VOC 2012 val (1,449 photographs, mean over classes, then
+# pictures), for its own networks. They stand on another scale than ours: photographs hold several
+# objects of many sizes, and an animal that fills a seventh of the picture is not a fair stand-in for
+# them. To measure the same on VOC, run this chapter with `-p dataset voc:ROOT`.
+#
+# | model, patch 8 | training | mIoU (%) |
+# | --- | --- | --- |
+# | CRATE-S | supervised | 23.9 |
+# | CRATE-B | supervised | 23.6 |
+# | ViT-S | supervised | 14.1 |
+# | ViT-B | supervised | 19.2 |
+# | ViT-S | DINO | 27.0 |
+# | ViT-B | DINO | 27.3 |
+#
+# *Source: {cite:t}`yu2024emergence`, Fig. 4. Not measured by us.*
+#
+# ## What would have disproved the claim
+#
+# - A best-head IoU of CRATE no higher than that of the centre prior or of its own initial weights:
+#   then the maps would say nothing of this picture's object.
+# - A ViT that does as well, at its own best layer too: then the design would not be what matters.
+# - A best head that is a different one for every picture: then the score would be the luck of picking.
+#
+# {numref}`fig-iou`, {numref}`fig-iou-layers` and the table of fixed heads are these tests.

@@ -1,0 +1,26 @@
+"""Memory must not grow with the number of pictures measured."""
+
+import subprocess
+import sys
+
+import pytest
+
+PROGRAM = """
+import resource, sys
+from crate_analysis import build_model, load_dataset
+from crate_analysis.measures import measure_layers
+model = build_model("crate_micro_patch6_72.creatures").eval()
+pictures = load_dataset("creatures", "dev", 72, int(sys.argv[1]))
+measure_layers(model, pictures, batch_size=16, progress=False)
+print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+"""
+
+
+def peak(n_images):
+    command = [sys.executable, "-c", PROGRAM, str(n_images)]
+    return int(subprocess.run(command, check=True, capture_output=True, text=True).stdout)
+
+
+@pytest.mark.slow
+def test_peak_memory_is_that_of_a_few_batches():
+    assert peak(1024) < 1.1 * peak(64)
