@@ -58,7 +58,7 @@ sync: $(STATE)/sync  ## bring the .ipynb and .py of each notebook together, the 
 	@echo 'The notebooks are in step.'
 
 bench: $(ENV)  ## measure speed and memory
-	$(BIN)/pytest benchmarks --benchmark-enable --benchmark-only
+	@for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the built book and the executed notebooks, keep the environment
 	rm -rf book/_build book/notebooks book/figures/*.svg
