@@ -1,4 +1,4 @@
-"""What the notebooks need beyond measuring: a check of the parameters they are run with.
+"""What the notebooks need beyond measuring: a check of their parameters, and tables.
 
 papermill only warns about a parameter that a notebook does not have, and takes any value. The
 cell after the parameters cell therefore says what each may be::
@@ -14,7 +14,24 @@ import types
 from collections.abc import Mapping
 from typing import Any, Union, get_args, get_origin
 
+import pandas as pd
+from pandas.io.formats.style import Styler
+
+TABLE_CLASS = "table"  # as the book's theme calls the tables it lays out
+
 _INJECTED = "# Parameters\n"  # the first line of the cell that papermill adds
+
+
+def table(
+    frame: pd.DataFrame, formats: Mapping[str, str] | None = None, missing: str = ""
+) -> Styler:
+    """A frame for the page: its index as plain columns, laid out as the book's other tables.
+
+    ``formats`` gives the format of some columns, such as ``{"share": "{:.0%}"}``, and
+    ``missing`` stands for what is not there.
+    """
+    style = frame.reset_index().style.hide(axis="index").format(dict(formats or {}), na_rep=missing)
+    return style.set_table_attributes(f'class="{TABLE_CLASS}"')
 
 
 class ParameterError(ValueError):

@@ -157,12 +157,15 @@ def _legend_above(ax: Axes, headings: Sequence[str | None]) -> Axes:
     """One line above the axes in place of seaborn's block inside them."""
     entries = zip(*ax.get_legend_handles_labels(), strict=True)
     kept = [(handle, label) for handle, label in entries if label not in headings]
+    for handle, _ in kept:
+        handle.set(marker="")  # it would hide the dashes
     ax.legend(
         *zip(*kept, strict=True),
         loc="lower left",
         bbox_to_anchor=(0, 1),
         ncols=len(kept),
         columnspacing=1.2,
+        handlelength=2.4,
         fontsize="small",
         frameon=False,
     )

@@ -30,9 +30,10 @@
 # the same, attention lowers the rate in {glue:text}`main_step_share:.0%` of all pictures and layers.
 # The share of non-zero entries goes from {glue:text}`main_sparse_first` to
 # {glue:text}`main_sparse_last`; before training it goes from {glue:text}`main_initial_sparse_first`
-# to {glue:text}`main_initial_sparse_last`, so that much of it is the design's doing and not
-# training's. The rate reduction $R - R^c$, which the objective is about, changes by
-# {glue:text}`main_reduction` from first to last layer: $R$ falls along with $R^c$.
+# to {glue:text}`main_initial_sparse_last`: what goes beyond that is training's doing, the rest is
+# the design's. The rate reduction $R - R^c$, which the objective is about, changes by
+# {glue:text}`main_reduction` from the first to the last layer, and by
+# {glue:text}`main_initial_reduction` before training.
 #
 # **How our setting differs.** The papers measure networks of 12 layers trained on ImageNet. Ours
 # are far smaller and trained on drawn animals ({doc}`03-models-and-data`), one run each, so the
@@ -59,6 +60,7 @@ from crate_analysis import load_dataset
 from crate_analysis.measures import mean_interval, measure_layers
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
+from crate_analysis.notebook import table
 from crate_analysis.plotting import layer_curves, model_colours, reference_line
 
 # %% [markdown]
@@ -125,11 +127,11 @@ for name in names:
             {
                 "model": name,
                 "weights": weights,
-                "R^c, layer 1": mean_interval(here[here.layer == 0].coding_rate),
-                "R^c, last": mean_interval(here[here.layer == depth].coding_rate),
-                "change": mean_interval(change[name, weights]),
+                "Rᶜ, layer 1": mean_interval(here[here.layer == 0].coding_rate),
+                "Rᶜ, last": mean_interval(here[here.layer == depth].coding_rate),
+                "change of Rᶜ": mean_interval(change[name, weights]),
                 "pictures with a fall": (change[name, weights] < 0).mean(),
-                "change of R - R^c": mean_interval(reduction_change[name, weights]),
+                "change of R − Rᶜ": mean_interval(reduction_change[name, weights]),
                 "steps with a fall": (here.attention_step < 0).mean(),
                 "non-zero, layer 1": mean_interval(here[here.layer == 0].nonzero_fraction),
                 "non-zero, last": mean_interval(here[here.layer == depth].nonzero_fraction),
@@ -140,20 +142,21 @@ main, other = summary.loc[names[0]], summary.loc[names[-1]]
 for key, value in {
     "main": names[0],
     "other": names[-1],
-    "main_first": main["R^c, layer 1"]["trained"],
-    "main_last": main["R^c, last"]["trained"],
-    "main_change": main["change"]["trained"],
-    "main_initial_change": main["change"]["initial"],
-    "other_change": other["change"]["trained"],
+    "main_first": main["Rᶜ, layer 1"]["trained"],
+    "main_last": main["Rᶜ, last"]["trained"],
+    "main_change": main["change of Rᶜ"]["trained"],
+    "main_initial_change": main["change of Rᶜ"]["initial"],
+    "other_change": other["change of Rᶜ"]["trained"],
     "main_sparse_first": main["non-zero, layer 1"]["trained"],
     "main_sparse_last": main["non-zero, last"]["trained"],
     "main_initial_sparse_first": main["non-zero, layer 1"]["initial"],
     "main_initial_sparse_last": main["non-zero, last"]["initial"],
-    "main_reduction": main["change of R - R^c"]["trained"],
+    "main_reduction": main["change of R − Rᶜ"]["trained"],
+    "main_initial_reduction": main["change of R − Rᶜ"]["initial"],
 }.items():
     glue(key, str(value), display=False)
-glue("main_fall_share", main["pictures with a fall"]["trained"], display=False)
-glue("main_step_share", main["steps with a fall"]["trained"], display=False)
+glue("main_fall_share", float(main["pictures with a fall"]["trained"]), display=False)
+glue("main_step_share", float(main["steps with a fall"]["trained"]), display=False)
 glue("n_images", len(val.image.unique()), display=False)
 
 # %% [markdown]
@@ -163,7 +166,7 @@ glue("n_images", len(val.image.unique()), display=False)
 # lines are trained networks, dashed ones the same networks before training. A designed network that
 # compresses only because of its architecture would fall without training too.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Coding rate $R^c$ in each layer's own subspaces, before its attention, on pictures not trained on. Lines are means, bands one standard deviation over pictures. Lower is more compressed.", "name": "fig-rate"}, "image": {"alt": "Line plot of the coding rate against the layer for each model, trained and at initialisation."}}
+# %% mystnb={"figure": {"caption": "Coding rate $R^c$ in each layer's own subspaces, before its attention, on pictures not trained on. Lines are means, bands one standard deviation over pictures. Lower is more compressed.", "name": "fig-rate"}, "image": {"alt": "Line plot of the coding rate against the layer for each model, trained and at initialisation."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(7, 3.6))
 curves = val.rename(columns={"coding_rate": "value"})
 layer_curves(curves, colours, **by_weights, ylabel="$R^c$ before attention (nats)", ax=ax);
@@ -172,7 +175,7 @@ layer_curves(curves, colours, **by_weights, ylabel="$R^c$ before attention (nats
 # with different rulers. {numref}`fig-step` therefore keeps the layer's subspaces and asks only what
 # its attention step does to the rate: below zero, the step compresses.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "What the attention step of each layer does to the rate in that layer's subspaces: $R^c$ after it, less $R^c$ before it. Mean and one standard deviation over pictures.", "name": "fig-step"}, "image": {"alt": "Line plot of the change of the coding rate by the attention step, by layer."}}
+# %% mystnb={"figure": {"caption": "What the attention step of each layer does to the rate in that layer's subspaces: $R^c$ after it, less $R^c$ before it. Mean and one standard deviation over pictures.", "name": "fig-step"}, "image": {"alt": "Line plot of the change of the coding rate by the attention step, by layer."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(7, 3.6))
 steps = val.rename(columns={"attention_step": "value"})
 layer_curves(steps, colours, **by_weights, ylabel="change of $R^c$ (nats)", ax=ax)
@@ -183,8 +186,8 @@ reference_line(0, "no change", ax);
 # subspace and $R$ is a single one, so their difference may well be negative; what matters is whether
 # it grows with depth. Neither paper plots it.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Left: the total rate $R$ of the tokens that the attention of a layer sees. Right: the rate reduction $R - R^c$. Mean and one standard deviation over pictures.", "name": "fig-reduction"}, "image": {"alt": "Two line plots against the layer: the total coding rate and the rate reduction."}}
-figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+# %% mystnb={"figure": {"caption": "Left: the total rate $R$ of the tokens that the attention of a layer sees. Right: the rate reduction $R - R^c$. Mean and one standard deviation over pictures.", "name": "fig-reduction"}, "image": {"alt": "Two line plots against the layer: the total coding rate and the rate reduction."}} tags=["hide-input"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3), layout="constrained")
 total = val.rename(columns={"total_coding_rate": "value"})
 layer_curves(total, colours, **by_weights, ylabel="$R$ (nats)", ax=left)
 reduction = val.rename(columns={"rate_reduction": "value"})
@@ -199,7 +202,7 @@ layer_curves(
 # zeros; the residual stream of a ViT has none, so its curve lies at 1 by construction and says
 # nothing about how many of its entries are small.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Share of non-zero entries after each layer, $\\lVert Z^{\\ell+1} \\rVert_0 / (d\\,t)$. Mean and one standard deviation over pictures. Lower is sparser.", "name": "fig-sparsity"}, "image": {"alt": "Line plot of the share of non-zero entries against the layer."}}
+# %% mystnb={"figure": {"caption": "Share of non-zero entries after each layer, $\\lVert Z^{\\ell+1} \\rVert_0 / (d\\,t)$. Mean and one standard deviation over pictures. Lower is sparser.", "name": "fig-sparsity"}, "image": {"alt": "Line plot of the share of non-zero entries against the layer."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(7, 3.6))
 shares = val.rename(columns={"nonzero_fraction": "value"})
 layer_curves(shares, colours, **by_weights, ylabel="share of non-zero entries", ax=ax)
@@ -210,8 +213,8 @@ ax.set_ylim(0, 1.05);
 # {numref}`fig-splits` sets pictures that the networks were trained on beside pictures that they were
 # not. If compression were memorised, the two would part.
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Trained networks on training and on validation pictures: coding rate before attention (left) and share of non-zero entries (right). Mean and one standard deviation over pictures.", "name": "fig-splits"}, "image": {"alt": "Two line plots against the layer, with lines for training and validation pictures."}}
-figure, (left, right) = plt.subplots(1, 2, figsize=(9.5, 3.6), layout="constrained")
+# %% mystnb={"figure": {"caption": "Trained networks on training and on validation pictures: coding rate before attention (left) and share of non-zero entries (right). Mean and one standard deviation over pictures.", "name": "fig-splits"}, "image": {"alt": "Two line plots against the layer, with lines for training and validation pictures."}} tags=["hide-input"]
+figure, (left, right) = plt.subplots(1, 2, figsize=(8, 3.3), layout="constrained")
 finished = values[values.weights == "trained"]
 rates = finished.rename(columns={"coding_rate": "value"})
 layer_curves(rates, colours, **by_split, ylabel="$R^c$ (nats)", ax=left)
@@ -223,12 +226,14 @@ layer_curves(
 # %% [markdown]
 # ## All numbers
 #
-# Means with their 95 % bootstrap intervals over pictures. *Change* is the last layer's rate less the
+# Means with their 95 % bootstrap intervals over pictures. A *change* is the last layer's value less the
 # first's, taken within each picture; *steps with a fall* counts, over pictures and layers, the
 # attention steps that lower the rate in their own subspaces.
 
 # %% tags=["hide-input"]
-summary.style.format("{:.0%}", subset=["pictures with a fall", "steps with a fall"])
+shares = {"pictures with a fall": "{:.0%}".format, "steps with a fall": "{:.0%}".format}
+shown = summary.assign(**{column: summary[column].map(text) for column, text in shares.items()})
+table(shown.T.rename_axis("").pipe(lambda t: t.set_axis(t.columns.map(", ".join), axis=1)))
 
 # %% [markdown]
 # ## The paper's own account

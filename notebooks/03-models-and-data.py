@@ -42,6 +42,7 @@ from myst_nb import glue
 
 from crate_analysis import build_model, list_models, load_dataset
 from crate_analysis.models import ARCHS
+from crate_analysis.notebook import table
 from crate_analysis.paths import data_folder
 from crate_analysis.plotting import model_colours, overlay, sheet
 
@@ -65,11 +66,11 @@ glue("n_models", len(shipped), display=False)
 some_card = next(iter(cards.values()))
 glue("n_val", some_card["validation_pictures"], display=False)
 glue("chance", 1 / len(some_card["classes"]), display=False)
-shipped.style.format(
-    {"validation accuracy": "{:.1%}", "parameters": "{:,}", "file size (MB)": "{:.2f}"}
-)
+formats = {"validation accuracy": "{:.1%}", "parameters": "{:,}", "file size (MB)": "{:.2f}"}
+shown = shipped.assign(**{name: shipped[name].map(text.format) for name, text in formats.items()})
+table(shown.T.rename_axis(""))
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Accuracy while training, on pictures of the split `dev`, which no chapter reports. One run each.", "name": "fig-curves"}, "image": {"alt": "Line plot of accuracy against pictures seen, for each shipped model."}}
+# %% mystnb={"figure": {"caption": "Accuracy while training, on pictures of the split `dev`, which no chapter reports. One run each.", "name": "fig-curves"}, "image": {"alt": "Line plot of accuracy against pictures seen, for each shipped model."}} tags=["hide-input"]
 curves = pd.concat(pd.DataFrame(card["curve"]).assign(model=name) for name, card in cards.items())
 figure, ax = plt.subplots(figsize=(6.5, 3.4))
 sns.lineplot(curves, x="samples", y="dev_accuracy", hue="model", palette=colours, marker="o", ax=ax)
@@ -105,7 +106,7 @@ samples = [pictures[index] for index in range(len(pictures))]
 palette = sns.color_palette("Set2")
 images = [sample.image.permute(1, 2, 0).numpy() for sample in samples]
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "The first pictures of the validation split, unselected.", "name": "fig-pictures"}, "image": {"alt": "A sheet of pictures of drawn animals before varied backgrounds."}}
+# %% mystnb={"figure": {"caption": "The first pictures of the validation split, unselected.", "name": "fig-pictures"}, "image": {"alt": "A sheet of pictures of drawn animals before varied backgrounds."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(9, 4.6))
 per_row = 8
 sheet([images[row : row + per_row] for row in range(0, len(images), per_row)], ax=ax);
@@ -121,7 +122,7 @@ for part in ("body", "head", "legs", "ears", "tail"):
         line.append(overlay(image, mask))
     lines.append(line)
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Six of them with the masks of the animal and of its parts.", "name": "fig-truth"}, "image": {"alt": "A sheet: pictures of animals, and below each the mask of the animal and of five parts."}}
+# %% mystnb={"figure": {"caption": "Six of them with the masks of the animal and of its parts.", "name": "fig-truth"}, "image": {"alt": "A sheet: pictures of animals, and below each the mask of the animal and of five parts."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8, 9))
 names = [pictures.classes[sample.label] for sample in truths]
 sheet(lines, names, ["picture", "animal", "body", "head", "legs", "ears", "tail"], ax=ax);
@@ -129,7 +130,7 @@ sheet(lines, names, ["picture", "animal", "body", "head", "legs", "ears", "tail"
 # `creatures-scenes` puts one to three animals into a picture, one before the other, with a mask for
 # what can be seen of each ({numref}`fig-scenes`).
 
-# %% tags=["hide-input"] mystnb={"figure": {"caption": "Scenes and the masks of their animals, each in a colour of its own.", "name": "fig-scenes"}, "image": {"alt": "Two rows of scenes with several animals, the second row with the animals tinted."}}
+# %% mystnb={"figure": {"caption": "Scenes and the masks of their animals, each in a colour of its own.", "name": "fig-scenes"}, "image": {"alt": "Two rows of scenes with several animals, the second row with the animals tinted."}} tags=["hide-input"]
 scenes = load_dataset("creatures-scenes", "val", 192, 6, seed)
 plain = [scene.image.permute(1, 2, 0).numpy() for scene in scenes]
 tinted = []
@@ -165,4 +166,4 @@ for name, config in ARCHS.items():
             "classes": config.num_classes,
         }
     )
-pd.DataFrame(rows).set_index("name").style.format({"parameters (M)": "{:.2f}"})
+table(pd.DataFrame(rows).set_index("name"), {"parameters (M)": "{:.2f}"})

@@ -5,9 +5,10 @@ import sys
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 
-from crate_analysis.notebook import check_parameters
+from crate_analysis.notebook import check_parameters, table
 
 KINDS = {"models": list[str], "dataset": str, "n_images": int, "seed": int}
 GOOD = {"models": ["a"], "dataset": "creatures", "n_images": 3, "seed": 0}
@@ -165,3 +166,10 @@ def test_cells_run_again_in_an_open_session(notebook):
     note.cells = [nbformat.from_dict({**cell, "id": str(i)}) for i, cell in enumerate(note.cells)]
     NotebookClient(note, timeout=60).execute()
     assert note.cells[-1].outputs[0].text == "['a'] creatures 3 0\n"
+
+
+def test_a_table_has_its_index_as_columns_and_the_formats_asked_for():
+    frame = pd.DataFrame({"share": [0.25, None]}, index=pd.Index(["a", "b"], name="model"))
+    html = table(frame, {"share": "{:.0%}"}, missing="none").to_html()
+    assert 'class="table"' in html
+    assert [text in html for text in (">model<", ">a<", ">25%<", ">none<")] == [True] * 4

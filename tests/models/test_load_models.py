@@ -1,0 +1,41 @@
+"""Several models under names that cannot be confused."""
+
+import pytest
+import torch
+
+from crate_analysis import build_model
+from crate_analysis.models import load_models, save_model
+
+
+@pytest.fixture
+def files(tmp_path):
+    paths = []
+    for index, folder in enumerate(("a", "b")):
+        torch.manual_seed(index)
+        model = build_model("crate_micro_patch6_72.creatures", dim=16, depth=1, heads=2)
+        (tmp_path / folder).mkdir()
+        paths.append(str(tmp_path / folder / "last.safetensors"))
+        save_model(model, paths[-1])
+    return paths
+
+
+def test_models_are_called_by_their_stems(files):
+    models = load_models(files[:1])
+    assert list(models) == ["last"] and models["last"].name == "last"
+
+
+def test_equal_stems_are_told_apart_by_what_was_given(files):
+    models = load_models(files)
+    assert list(models) == files
+    assert not torch.equal(*(model.cls_token for model in models.values()))
+
+
+def test_naming_one_twice_or_none_is_refused(files):
+    with pytest.raises(ValueError, match="is named twice"):
+        load_models([files[0], files[0]])
+    with pytest.raises(ValueError, match="no model is named"):
+        load_models([])
+
+
+def test_an_untrained_model_is_called_by_its_architecture():
+    assert build_model("vit_tiny_patch16_224", depth=1).name == "vit_tiny_patch16_224"
