@@ -85,7 +85,8 @@ ax.legend(frameon=False, title=None);
 # {cite:p}`loshchilov2019adamw` at a high rate in place of Lion {cite:p}`chen2023lion`, because five
 # epochs leave no time for small steps. The rate was taken from a trial with another picture
 # generator and not searched for either model; a recipe tuned for the ViT might serve it better. The
-# commands, which give the same weights again on the same kind of machine:
+# commands; with `--threads 1`, as here, they give the same weights again, bit for bit on the same
+# machine and up to rounding on another:
 
 # %% tags=["hide-input"]
 display(Markdown("\n".join(f"```sh\n{card['command']}\n```" for card in cards.values())))
