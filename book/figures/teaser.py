@@ -14,6 +14,7 @@ from crate_analysis.plotting import heat, sheet
 from crate_analysis.probes import cls_attention
 
 MODELS = {"crate-creatures": -2, "vit-creatures": -1}  # the layers that the paper takes
+LABELS = {"crate": "CRATE", "vit": "ViT"}
 N_PICTURES = 5
 
 
@@ -27,7 +28,7 @@ def draw(path: Path) -> None:
         samples = [pictures[index] for index in range(N_PICTURES)]
         images = model.normalize(stack_images(samples))
         maps = cls_attention(model, images, layer).numpy()
-        columns += [f"{name.split('-')[0].upper()}\nhead {k + 1}" for k in range(maps.shape[1])]
+        columns += [f"{LABELS[model.config.family]}\nhead {k + 1}" for k in range(maps.shape[1])]
         for line, heads, sample in zip(lines, maps, samples, strict=True):
             height, width = sample.image.shape[1:]
             line.extend(heat(head, (height, width)) for head in heads)
