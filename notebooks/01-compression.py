@@ -30,8 +30,8 @@
 # the same, attention lowers the rate in {glue:text}`main_step_share:.0%` of all pictures and layers.
 # The share of non-zero entries goes from {glue:text}`main_sparse_first` to
 # {glue:text}`main_sparse_last`; before training it goes from {glue:text}`main_initial_sparse_first`
-# to {glue:text}`main_initial_sparse_last`: what goes beyond that is training's doing, the rest is
-# the design's. The rate reduction $R - R^c$, which the objective is about, changes by
+# to {glue:text}`main_initial_sparse_last`, the design's doing alone: only where the trained network
+# ends lower has training added to it. The rate reduction $R - R^c$, which the objective is about, changes by
 # {glue:text}`main_reduction` from the first to the last layer, and by
 # {glue:text}`main_initial_reduction` before training.
 #

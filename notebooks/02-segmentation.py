@@ -24,7 +24,7 @@
 # layer {glue:text}`main_layer` of {glue:text}`main_depth`, reaches a mean IoU of
 # {glue:text}`main_iou` with the object (95 % interval over pictures); {glue:text}`other` reaches
 # {glue:text}`other_iou` at layer {glue:text}`other_layer`. Picture by picture the difference is
-# {glue:text}`difference`. A patch in the middle, the same for every picture, scores
+# {glue:text}`difference`. A blob in the middle, the same for every picture, scores
 # {glue:text}`centre_iou`; the best of as many random maps scores {glue:text}`random_iou`; the same
 # networks before training score {glue:text}`main_initial_iou` and {glue:text}`other_initial_iou`.
 # With one head for all pictures, chosen on other pictures, {glue:text}`main` reaches

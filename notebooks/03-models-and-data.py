@@ -89,7 +89,10 @@ ax.legend(frameon=False, title=None);
 # machine and up to rounding on another:
 
 # %% tags=["hide-input"]
-display(Markdown("\n".join(f"```sh\n{card['command']}\n```" for card in cards.values())))
+commands = [
+    card["command"].replace(" && ", "\n").replace(" --", " \\\n    --") for card in cards.values()
+]
+display(Markdown("```sh\n" + "\n\n".join(commands) + "\n```"))
 
 # %% [markdown]
 # ## Creatures
@@ -162,8 +165,6 @@ for name, config in ARCHS.items():
             "width": config.dim,
             "layers": config.depth,
             "heads": config.heads,
-            "patch": config.patch_size,
-            "picture": config.image_size,
             "classes": config.num_classes,
         }
     )

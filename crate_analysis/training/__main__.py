@@ -59,7 +59,10 @@ def _parser() -> argparse.ArgumentParser:
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
             learn.add_argument(
-                flag, action=argparse.BooleanOptionalAction, default=field.default, help=" "
+                flag,
+                action=argparse.BooleanOptionalAction,
+                default=field.default,
+                help="default: %(default)s",
             )
         else:
             learn.add_argument(
@@ -67,7 +70,7 @@ def _parser() -> argparse.ArgumentParser:
                 type=type(field.default),
                 default=field.default,
                 choices=choices.get(field.name),
-                help=" ",
+                help="default: %(default)s",
             )
     learn.add_argument("--device", default="cpu", help="such as cuda")
     learn.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")

@@ -30,7 +30,10 @@ class Recipe:
     dataset: str = "creatures"
     n_train: int = 20_000
     n_val: int = 1_000
-    """Pictures of the monitoring split that the log's validation columns are measured on."""
+    """Pictures of the split `monitor`."""
+    monitor: str = "dev"
+    """Split that the log's `dev` columns are measured on, so that the chapters' split is not looked
+    at while training; `val` for data sets that have no `dev`."""
     epochs: int = 5
     batch_size: int = 128
     optimizer: Optimizer = "adamw"

@@ -13,13 +13,12 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
+from crate_analysis.datasets import load_dataset
 from crate_analysis.models import UnrolledModel, build_model
 from crate_analysis.models.checkpoints import save_model
 from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.recipe import Recipe
 
-MONITORING_SPLIT = "dev"
-"""What the log is measured on; the chapters' splits are not looked at while training."""
 Row = tuple[int | float, ...]
 LOG_COLUMNS = ("step", "samples", "learning_rate", "loss", "accuracy", "dev_loss", "dev_accuracy")
 EVALUATION_BATCH = 250
@@ -45,19 +44,21 @@ def train(
 
     Raises ValueError where `folder` holds a run of another recipe, or the loss is not finite.
     """
-    _claim(folder, recipe)
     torch.manual_seed(recipe.seed)
     model = build_model(recipe.arch, **recipe.overrides).to(device)
     size = model.config.image_size
+    for split in ("train", recipe.monitor):  # a split that is missing is found out here
+        classes = load_dataset(recipe.dataset, split, size, limit=1).classes
+    if len(classes) != model.config.num_classes:
+        raise ValueError(
+            f"{recipe.dataset} has {len(classes)} classes, {recipe.arch} "
+            f"{model.config.num_classes}; pass --set num_classes={len(classes)}"
+        )
+    _claim(folder, recipe)
     pictures = CachedPictures(recipe.dataset, "train", size, recipe.n_train, recipe.seed, cache)
     held_out = CachedPictures(
-        recipe.dataset, MONITORING_SPLIT, size, recipe.n_val, recipe.seed, cache
+        recipe.dataset, recipe.monitor, size, recipe.n_val, recipe.seed, cache
     )
-    if len(pictures.classes) != model.config.num_classes:
-        raise ValueError(
-            f"{recipe.dataset} has {len(pictures.classes)} classes, {recipe.arch} "
-            f"{model.config.num_classes}; pass num_classes={len(pictures.classes)}"
-        )
     optimizer = recipe.make_optimizer(model.parameters())
     start, running, log = _resume(folder, model, optimizer)
     snapshots = snapshot_steps(recipe.steps, n_snapshots)

@@ -64,10 +64,14 @@ def test_a_folder_keeps_one_recipe(finished, cache):
         main(["train", str(finished), *SMALL, "--cache", str(cache), "--seed", "1"])
 
 
-def test_classes_must_agree(cache, tmp_path):
-    with pytest.raises(SystemExit, match=r"creatures has 12 classes, .* num_classes=12"):
-        main(["train", str(tmp_path / "x"), *SMALL, "--set", "num_classes=5", "image_size=72",
-              "--cache", str(cache)])  # fmt: skip
+def test_what_cannot_be_trained_leaves_nothing_behind(cache, tmp_path):
+    folder = tmp_path / "x"
+    command = ["train", str(folder), "--cache", str(cache), "--set", "num_classes=5", "--arch"]
+    with pytest.raises(SystemExit, match=r"creatures has 12 classes, .* --set num_classes=12"):
+        main([*command, "crate_micro_patch6_72.creatures"])
+    with pytest.raises(SystemExit, match="there is no architecture 'crate_micro'"):
+        main([*command, "crate_micro"])
+    assert not folder.exists()
 
 
 def test_shipping_writes_weights_and_a_card(finished, tmp_path, monkeypatch):
