@@ -7,29 +7,41 @@ from collections.abc import Iterator, Sequence
 import torch
 from jaxtyping import UInt8
 from torch import Tensor
+from tqdm import tqdm
 
 from crate_analysis.datasets.sample import Sample, SampleDataset
 
 
 def batches(
-    dataset: SampleDataset, batch_size: int, limit: int | None = None
-) -> Iterator[list[Sample]]:
+    dataset: SampleDataset,
+    batch_size: int,
+    limit: int | None = None,
+    title: str = "",
+    progress: bool = False,
+) -> Iterator[tuple[int, list[Sample]]]:
     """The first `limit` samples (default: all) in lists of `batch_size`, each decoded when reached.
 
-    Raises ValueError for a data set without samples and for sizes under 1.
+    Gives pairs: the index of a list's first sample, and the list. `progress` shows a bar named
+    `title`. Raises ValueError for a data set without samples and for sizes under 1.
     """
     if batch_size < 1:
         raise ValueError(f"batch_size={batch_size} must be at least 1")
     if limit is not None and limit < 1:
         raise ValueError(f"limit={limit} must be at least 1, or None for all")
-    count = len(dataset)
+    count = len(dataset) if limit is None else min(len(dataset), limit)
     if count == 0:
         raise ValueError("the data set is empty; check its folder, split and limit")
-    count = count if limit is None else min(count, limit)
-    return (
-        [dataset[index] for index in range(first, min(first + batch_size, count))]
-        for first in range(0, count, batch_size)
-    )
+    return _batches(dataset, batch_size, count, title, progress)
+
+
+def _batches(
+    dataset: SampleDataset, batch_size: int, count: int, title: str, progress: bool
+) -> Iterator[tuple[int, list[Sample]]]:
+    with tqdm(total=count, desc=title, unit="picture", disable=not progress) as bar:
+        for first in range(0, count, batch_size):
+            samples = [dataset[index] for index in range(first, min(first + batch_size, count))]
+            yield first, samples
+            bar.update(len(samples))
 
 
 def stack_images(samples: Sequence[Sample]) -> UInt8[Tensor, "b 3 H W"]:

@@ -8,7 +8,6 @@ import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from crate_analysis.datasets import SampleDataset, batches, stack_images
 from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
@@ -58,22 +57,18 @@ def measure_layers(
     count = len(dataset) if limit is None else min(limit, len(dataset))
     device = next(model.parameters()).device
     values = np.full((count, len(model.layers), len(measures)), np.nan)
-    done = 0
-    with tqdm(total=count, desc=model.name, unit="picture", disable=not progress) as bar:
-        for samples in batches(dataset, batch_size, limit):
-            images = model.normalize(stack_images(samples).to(device))
-            rows = slice(done, done + len(samples))
-            for state in model.unroll(images):
-                for column, (name, measure) in enumerate(measures.items()):
-                    result = measure(state)
-                    if result.shape != (len(samples),):
-                        raise ValueError(
-                            f"measure {name!r} gave shape {tuple(result.shape)} for "
-                            f"{len(samples)} pictures; it must give one value a picture"
-                        )
-                    values[rows, state.index, column] = result.cpu().numpy()
-            done += len(samples)
-            bar.update(len(samples))
+    for first, samples in batches(dataset, batch_size, limit, model.name, progress):
+        images = model.normalize(stack_images(samples).to(device))
+        rows = slice(first, first + len(samples))
+        for state in model.unroll(images):
+            for column, (name, measure) in enumerate(measures.items()):
+                result = measure(state)
+                if result.shape != (len(samples),):
+                    raise ValueError(
+                        f"measure {name!r} gave shape {tuple(result.shape)} for "
+                        f"{len(samples)} pictures; it must give one value a picture"
+                    )
+                values[rows, state.index, column] = result.cpu().numpy()
     index = pd.MultiIndex.from_product(
         [range(count), range(len(model.layers)), measures], names=["image", "layer", "measure"]
     )

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool
 from torch import Tensor
-from tqdm import tqdm
 
 from crate_analysis.datasets import Sample, SampleDataset, batches, stack_images
 from crate_analysis.models import UnrolledModel
@@ -44,7 +43,7 @@ def attention_iou(
     """
     device = next(model.parameters()).device
     parts: list[pd.DataFrame] = []
-    for first, samples in _progress(dataset, batch_size, limit, model.name, progress):
+    for first, samples in batches(dataset, batch_size, limit, model.name, progress):
         images = model.normalize(stack_images(samples).to(device))
         grid = model.patch_grid(images)
         truth = _Truth(samples, first, grid)
@@ -75,7 +74,7 @@ def baseline_iou(
     """
     generator = torch.Generator().manual_seed(seed)
     parts: list[pd.DataFrame] = []
-    for first, samples in _progress(dataset, batch_size, limit, "baselines", shown=False):
+    for first, samples in batches(dataset, batch_size, limit):
         height, width = stack_images(samples).shape[-2:]
         grid = (height // patch_size, width // patch_size)
         truth = _Truth(samples, first, grid)
@@ -125,19 +124,6 @@ class _Truth:
             }
         )
         return frame[frame["mask"] != ""]
-
-
-def _progress(
-    dataset: SampleDataset, batch_size: int, limit: int | None, name: str, shown: bool
-) -> Iterator[tuple[int, list[Sample]]]:
-    """Batches with the index of their first picture, under a progress bar."""
-    first = 0
-    total = len(dataset) if limit is None else min(limit, len(dataset))
-    with tqdm(total=total, desc=name, unit="picture", disable=not shown) as bar:
-        for samples in batches(dataset, batch_size, limit):
-            yield first, samples
-            first += len(samples)
-            bar.update(len(samples))
 
 
 def _frame(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
