@@ -57,7 +57,7 @@ import torch
 from myst_nb import glue
 
 from crate_analysis import load_dataset
-from crate_analysis.measures import mean_interval, measure_layers
+from crate_analysis.measures import MEASURES, mean_interval, measure_layers
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
 from crate_analysis.notebook import table
@@ -81,7 +81,7 @@ from crate_analysis.plotting import layer_curves, model_colours, reference_line
 # A ViT has no subspaces of this kind; its keys stand in for them.
 
 # %% tags=["hide-input"]
-frames = []
+frames, measured_models = [], {}
 for name, trained in load_models(models).items():
     torch.manual_seed(seed)
     initial = from_config(trained.config).eval()
@@ -95,6 +95,7 @@ for name, trained in load_models(models).items():
         for weights, model in (("trained", trained), ("initial", initial)):
             frame = measure_layers(model, pictures, progress=False)
             frames.append(frame.assign(weights=weights, split=split))
+        measured_models[name] = trained, pictures
 measured = pd.concat(frames, ignore_index=True)
 values = measured.pivot_table(
     index=["model", "weights", "split", "image", "layer"], columns="measure", values="value"
@@ -208,6 +209,57 @@ shares = val.rename(columns={"nonzero_fraction": "value"})
 layer_curves(shares, colours, **by_weights, ylabel="share of non-zero entries", ax=ax)
 ax.set_ylim(0, 1.05);
 # %% [markdown]
+# ### Where the zeros come from
+#
+# An untrained network is sparse too, so it is worth asking what makes the zeros. A step of ISTA
+# shrinks towards a sparse code in the dictionary, but its ReLU follows a LayerNorm, and half of the
+# entries of a normalised token are negative whatever the dictionary is. {numref}`fig-zeros` takes the
+# dictionary out, by setting the step size $\eta$ of {eq}`eq-ista` to 0 in the finished network, so
+# that each layer ends in $\mathrm{ReLU}(\mathrm{LN}(Z^{\ell+1/2}))$ and nothing else. Averaged over
+# layers and pictures the share of non-zero entries is {glue:text}`zeros_with` with the dictionary and
+# {glue:text}`zeros_without` without it in the trained {glue:text}`main`, and
+# {glue:text}`zeros_with_initial` and {glue:text}`zeros_without_initial` before training. Where the two
+# are close, the count of zeros says little about the learned sparse code.
+
+# %% tags=["hide-input"]
+frames = []
+for name, (trained, pictures) in measured_models.items():
+    if trained.config.nonlinearity != "ista":
+        continue
+    torch.manual_seed(seed)
+    for weights, model in (("trained", trained), ("initial", from_config(trained.config))):
+        without = from_config(trained.config.override(step_size=0.0)).eval()
+        without.load_state_dict(model.state_dict())
+        without.name = name
+        share = {"nonzero_fraction": MEASURES["nonzero_fraction"]}
+        frame = measure_layers(without, pictures, share, progress=False)
+        frames.append(frame.assign(setting=f"{weights}, η = 0"))
+        with_step = val[(val.model == name) & (val.weights == weights)]
+        with_step = with_step.rename(columns={"nonzero_fraction": "value"})
+        frames.append(with_step.assign(setting=weights))
+zeros = pd.concat(frames, ignore_index=True) if frames else None
+means = {} if zeros is None else zeros.groupby(["model", "setting"]).value.mean()
+for key, setting in {
+    "zeros_with": "trained",
+    "zeros_without": "trained, η = 0",
+    "zeros_with_initial": "initial",
+    "zeros_without_initial": "initial, η = 0",
+}.items():
+    found = (names[0], setting) in means
+    glue(key, f"{means[names[0], setting]:.3f}" if found else "(no ISTA)", display=False)
+
+# %% mystnb={"figure": {"caption": "Share of non-zero entries after each layer, with the dictionary step and with its step size set to 0. Mean and one standard deviation over pictures.", "name": "fig-zeros"}, "image": {"alt": "Line plot of the share of non-zero entries against the layer, with and without the dictionary step, trained and at initialisation."}} tags=["hide-input"]
+if zeros is not None:
+    figure, ax = plt.subplots(figsize=(7, 3.6))
+    settings = ["trained", "trained, η = 0", "initial", "initial, η = 0"]
+    dashes = {"style": "setting", "styles": settings}
+    ista = {name: colours[name] for name in zeros.model.unique()}
+    layer_curves(zeros, ista, **dashes, ylabel="share of non-zero entries", ax=ax)
+    ax.set_ylim(0, None)
+else:
+    print("none of the models has an ISTA step, so there is nothing to take out")
+
+# %% [markdown]
 # ## Training and validation pictures
 #
 # {numref}`fig-splits` sets pictures that the networks were trained on beside pictures that they were
@@ -252,4 +304,4 @@ table(shown.T.rename_axis("").pipe(lambda t: t.set_axis(t.columns.map(", ".join)
 #   far before training.
 #
 # {numref}`fig-rate`, {numref}`fig-step`, {numref}`fig-sparsity` and {numref}`fig-splits` are these
-# four tests, in this order.
+# four tests, in this order; {numref}`fig-zeros` looks into the third.

@@ -103,6 +103,7 @@ display(Markdown("```sh\n" + "\n\n".join(commands) + "\n```"))
 # The background is drawn from random numbers of its own and says nothing about the species; a test
 # of the library trains a classifier on pictures without their animal and sees it stay at chance.
 # Picture $i$ of a split depends on the seed, the split and $i$ alone, and can be drawn at any size.
+# {numref}`fig-pictures` shows the first of a split, {numref}`fig-truth` the truth of some.
 
 # %% tags=["hide-input"]
 pictures = load_dataset(dataset, "val", 144, n_images, seed)
