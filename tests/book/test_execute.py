@@ -82,7 +82,13 @@ def test_interruption_leaves_no_half_file(tmp_path, how):
     )
     out = tmp_path / "out" / "a.ipynb"
     command = [sys.executable, str(SCRIPT), str(notebook), str(out)]
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        # A background job is started with SIGINT ignored, and what it starts inherits that.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )
     try:
         wait_for(lambda: begun.exists() and begun.read_text(), "the kernel to start")
         time.sleep(0.5)
