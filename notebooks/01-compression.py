@@ -212,8 +212,8 @@ ax.set_ylim(0, 1.05);
 # ### Where the zeros come from
 #
 # An untrained network is sparse too, so it is worth asking what makes the zeros. A step of ISTA
-# shrinks towards a sparse code in the dictionary, but its ReLU follows a LayerNorm, and half of the
-# entries of a normalised token are negative whatever the dictionary is. {numref}`fig-zeros` takes the
+# shrinks towards a sparse code in the dictionary, but its ReLU follows a LayerNorm, and about half
+# of the entries of a normalised token are negative whatever the dictionary is. {numref}`fig-zeros` takes the
 # dictionary out, by setting the step size $\eta$ of {eq}`eq-ista` to 0 in the finished network, so
 # that each layer ends in $\mathrm{ReLU}(\mathrm{LN}(Z^{\ell+1/2}))$ and nothing else. Averaged over
 # layers and pictures the share of non-zero entries is {glue:text}`zeros_with` with the dictionary and

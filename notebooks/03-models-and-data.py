@@ -85,8 +85,8 @@ ax.legend(frameon=False, title=None);
 # {cite:p}`loshchilov2019adamw` at a high rate in place of Lion {cite:p}`chen2023lion`, because five
 # epochs leave no time for small steps. The rate was taken from a trial with another picture
 # generator and not searched for either model; a recipe tuned for the ViT might serve it better. The
-# commands; with `--threads 1`, as here, they give the same weights again, bit for bit on the same
-# machine and up to rounding on another:
+# commands; with `--threads 1`, as here, they give the same weights again, bit for bit, on the same
+# machine; elsewhere sums are rounded otherwise, and the weights end up a little different:
 
 # %% tags=["hide-input"]
 commands = [
