@@ -42,7 +42,8 @@ def coding_rate(
                 "z holds a token of length zero, which cannot be scaled to unit length; "
                 "drop it or pass normalize=False"
             )
-        z = z * squared.rsqrt().unsqueeze(-1)
+        # heads may lie side by side in memory, where products of matrices are slower
+        z = (z * squared.rsqrt().unsqueeze(-1)).contiguous()
     gram = z.mT @ z if dim <= tokens else z @ z.mT
     scaled = gram.double() * (dim / (tokens * eps2))
     scaled.diagonal(dim1=-2, dim2=-1).add_(1)
