@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import numpy as np
 import torch
 from jaxtyping import UInt8
@@ -25,7 +27,24 @@ from .species import SPECIES
 LENGTHS = {"train": 20_000, "val": 2_000, "test": 2_000, "dev": 2_000}
 
 
-class Creatures(SampleDataset):
+class GeneratedPictures(SampleDataset):
+    """What single animals and scenes have in common: how many there are, and of what size."""
+
+    image_size: int
+    default_size: ClassVar[int]
+    classes = tuple(species.name for species in SPECIES)
+
+    def __init__(self, split: str, image_size: int | None, limit: int | None, seed: int):
+        self.split = split
+        self.image_size = image_size or self.default_size
+        self.seed = seed
+        self.length = limit or LENGTHS[split]
+
+    def __len__(self) -> int:
+        return self.length
+
+
+class Creatures(GeneratedPictures):
     """Generated pictures of single animals of twelve species.
 
     Item i of a split depends on (`seed`, `split`, i) only: `limit` sets how many there are, and
@@ -35,17 +54,7 @@ class Creatures(SampleDataset):
     """
 
     name = "creatures"
-    image_size: int
-    classes = tuple(species.name for species in SPECIES)
-
-    def __init__(self, split: str, image_size: int | None, limit: int | None, seed: int):
-        self.split = split
-        self.image_size = image_size or 96
-        self.seed = seed
-        self.length = limit or LENGTHS[split]
-
-    def __len__(self) -> int:
-        return self.length
+    default_size = 96
 
     def __getitem__(self, index: int) -> Sample:
         index = self.check(index)

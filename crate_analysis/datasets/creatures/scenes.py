@@ -9,7 +9,7 @@ import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from ..sample import Sample, SampleDataset
+from ..sample import Sample
 from .animal import PARTS, Animal, draw_animal, plan_extent
 from .background import (
     Place,
@@ -20,7 +20,7 @@ from .background import (
     paint_shadow,
 )
 from .chance import ANIMALS, PLACES, STAGE, between, stream
-from .dataset import LENGTHS
+from .dataset import GeneratedPictures
 from .drawing import Array, Canvas, Frame, pixel_centres
 from .species import SPECIES
 
@@ -40,7 +40,7 @@ class _Scene(NamedTuple):
         return [place.frame(plan_extent(animal.species.plan)) for animal, place in pairs]
 
 
-class CreatureScenes(SampleDataset):
+class CreatureScenes(GeneratedPictures):
     """Generated pictures of one to three animals, from back to front in the order of the masks.
 
     Item i of a split depends on (`seed`, `split`, i) only. Masks are what is seen of each animal,
@@ -49,17 +49,7 @@ class CreatureScenes(SampleDataset):
     """
 
     name = "creatures-scenes"
-    image_size: int
-    classes = tuple(species.name for species in SPECIES)
-
-    def __init__(self, split: str, image_size: int | None, limit: int | None, seed: int):
-        self.split = split
-        self.image_size = image_size or 224
-        self.seed = seed
-        self.length = limit or LENGTHS[split]
-
-    def __len__(self) -> int:
-        return self.length
+    default_size = 224
 
     def __getitem__(self, index: int) -> Sample:
         index = self.check(index)
