@@ -27,10 +27,10 @@
 # {glue:text}`difference`. A blob in the middle, the same for every picture, scores
 # {glue:text}`centre_iou`; the best of as many random maps scores {glue:text}`random_iou`; the same
 # networks before training score {glue:text}`main_initial_iou` and {glue:text}`other_initial_iou`.
-# These masks hold 60 % of the attention; masks of 60 % of the patches, as the paper's text has it,
-# score {glue:text}`main_entries_iou` and {glue:text}`other_entries_iou`, and the blob in the middle
-# {glue:text}`centre_entries_iou`. With one head for all pictures, chosen on other pictures, {glue:text}`main` reaches
-# {glue:text}`main_fixed_iou`.
+# These masks hold {glue:text}`keep:.0%` of the attention; masks of as many of the patches, as the
+# paper's text has it, score {glue:text}`main_entries_iou` and {glue:text}`other_entries_iou`, and the
+# blob in the middle {glue:text}`centre_entries_iou`. With one head for all pictures, chosen on other
+# pictures, {glue:text}`main` reaches {glue:text}`main_fixed_iou`.
 # At its best layer, {glue:text}`other` scores {glue:text}`other_best_iou` (layer
 # {glue:text}`other_best_layer`) and {glue:text}`main` {glue:text}`main_best_iou` (layer
 # {glue:text}`main_best_layer`).
@@ -266,6 +266,7 @@ if has_masks:
     glue("main_entries_iou", interval[names[0]], display=False)
     glue("other_entries_iou", interval[names[-1]], display=False)
     glue("centre_entries_iou", interval["centre prior"], display=False)
+    glue("keep", keep, display=False)
     glue("centre_iou", f"{level['centre prior']:.3g}", display=False)
     glue("random_iou", f"{level['random maps']:.3g}", display=False)
     glue("n_measured", len(first), display=False)
