@@ -10,15 +10,13 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from crate_analysis.datasets import SampleDataset, load_dataset
 
-Picture = tuple[UInt8[Tensor, "3 H W"], int]
 
-
-class CachedPictures(Dataset[Picture]):
+class CachedPictures:
     """The pictures of a split as one memory-mapped array; workers are not needed to read it.
 
     The file's name holds a digest of what the data set gives now, so that a changed data set is
