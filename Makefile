@@ -60,8 +60,8 @@ sync: $(STATE)/sync  ## bring the .ipynb and .py of each notebook together, the 
 bench: $(ENV)  ## measure speed and memory
 	@for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
 
-clean:  ## remove the built book and the executed notebooks, keep the environment
-	rm -rf book/_build book/notebooks book/figures/*.svg
+clean:  ## remove the built book, the executed notebooks and their figures, keep the environment
+	rm -rf book/_build book/notebooks book/figures/*.svg output notebooks/output
 
 # --- environment -----------------------------------------------------------------------------
 

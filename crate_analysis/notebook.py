@@ -1,4 +1,4 @@
-"""What the notebooks need beyond measuring: a check of their parameters, and tables.
+"""What the notebooks need beyond measuring: a check of their parameters, tables, saved figures.
 
 papermill only warns about a parameter that a notebook does not have, and takes any value. The
 cell after the parameters cell therefore says what each may be::
@@ -9,12 +9,15 @@ cell after the parameters cell therefore says what each may be::
 
 import ast
 import difflib
+import os
 import reprlib
 import types
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
 import pandas as pd
+from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 TABLE_CLASS = "table"  # as the book's theme calls the tables it lays out
@@ -32,6 +35,21 @@ def table(
     """
     style = frame.reset_index().style.hide(axis="index").format(dict(formats or {}), na_rep=missing)
     return style.set_table_attributes(f'class="{TABLE_CLASS}"')
+
+
+def save_figure(figure: Figure, frame: pd.DataFrame, folder: str, name: str) -> None:
+    """Write `name.svg` and, as `name.csv`, the numbers or choices behind the figure to `folder`.
+
+    A relative `folder` is under the working directory; it is made where it is missing. Each file
+    appears whole or not at all.
+    """
+    target = Path(folder).expanduser()
+    target.mkdir(parents=True, exist_ok=True)
+    picture, numbers = (target / f"{name}{suffix}.part" for suffix in (".svg", ".csv"))
+    figure.savefig(picture, format="svg", bbox_inches="tight")
+    frame.to_csv(numbers, index=False)
+    for part in (picture, numbers):
+        os.replace(part, part.with_suffix(""))
 
 
 class ParameterError(ValueError):

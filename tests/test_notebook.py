@@ -4,11 +4,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+import matplotlib.pyplot as plt
 import nbformat
 import pandas as pd
 import pytest
 
-from crate_analysis.notebook import check_parameters, table
+from crate_analysis.notebook import check_parameters, save_figure, table
 
 KINDS = {"models": list[str], "dataset": str, "n_images": int, "seed": int}
 GOOD = {"models": ["a"], "dataset": "creatures", "n_images": 3, "seed": 0}
@@ -173,3 +174,16 @@ def test_a_table_has_its_index_as_columns_and_the_formats_asked_for():
     html = table(frame, {"share": "{:.0%}"}, missing="none").to_html()
     assert 'class="table"' in html
     assert [text in html for text in (">model<", ">a<", ">25%<", ">none<")] == [True] * 4
+
+
+def test_a_figure_is_saved_with_its_numbers(tmp_path):
+    figure, ax = plt.subplots()
+    ax.plot([1, 2])
+    frame = pd.DataFrame({"model": ["a"], "iou": [0.25]})
+    for _ in range(2):  # a rerun writes over what is there
+        save_figure(figure, frame, str(tmp_path / "new" / "out"), "fig-a")
+    plt.close(figure)
+    files = sorted(path.name for path in (tmp_path / "new" / "out").iterdir())
+    assert files == ["fig-a.csv", "fig-a.svg"]
+    assert "</svg>" in (tmp_path / "new" / "out" / "fig-a.svg").read_text()
+    pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "out" / "fig-a.csv"), frame)

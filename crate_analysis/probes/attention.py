@@ -7,6 +7,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crate_analysis.models import LayerState, UnrolledModel
+from crate_analysis.probes.collect import check_layer
 
 
 def layer_state(model: UnrolledModel, images: Float[Tensor, "b 3 H W"], layer: int) -> LayerState:
@@ -14,11 +15,16 @@ def layer_state(model: UnrolledModel, images: Float[Tensor, "b 3 H W"], layer: i
 
     `layer` counts from 0, or from the end when negative. Raises ValueError where there is none.
     """
-    depth = len(model.layers)
-    if not -depth <= layer < depth:
-        raise ValueError(f"layer {layer} does not exist: {model.name} has layers 0 to {depth - 1}")
-    states = model.unroll(images)
-    return next(state for state in states if state.index == layer % depth)
+    index = check_layer(model, layer)
+    return next(state for state in model.unroll(images) if state.index == index)
+
+
+def papers_layer(model: UnrolledModel) -> int:
+    """The layer, from 0, whose attention Yu et al. 2024 show: CRATE's last but one, a ViT's last.
+
+    Variants in CRATE's frame count as CRATE. A network of one layer has only that one.
+    """
+    return max(0, len(model.layers) - (2 if model.config.family == "crate" else 1))
 
 
 @torch.no_grad()
