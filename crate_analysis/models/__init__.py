@@ -1,6 +1,6 @@
 """Networks that are read one layer state at a time."""
 
-from crate_analysis.models.checkpoints import load_model, load_models, save_model
+from crate_analysis.models.checkpoints import load_model, load_models, load_snapshots, save_model
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import ARCHS, build_model
 from crate_analysis.models.unrolled import LayerState, UnrolledModel
@@ -15,5 +15,6 @@ __all__ = [
     "list_models",
     "load_model",
     "load_models",
+    "load_snapshots",
     "save_model",
 ]

@@ -27,7 +27,7 @@ from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import ARCHS, from_config
 from crate_analysis.models.shapes import listing, settle_config
 from crate_analysis.models.unrolled import UnrolledModel
-from crate_analysis.models.zoo import shipped_files
+from crate_analysis.models.zoo import shipped_files, snapshot_files
 
 FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 NESTED_UNDER = ("teacher", "student", "state_dict", "model")
@@ -94,6 +94,30 @@ def load_models(names_or_paths: Sequence[str]) -> dict[str, UnrolledModel]:
             raise ValueError(f"{given!r} is named twice; name each model once")
         models[model.name] = model
     return models
+
+
+def load_snapshots(
+    name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu"
+) -> Iterator[tuple[int, UnrolledModel]]:
+    """A model as it was along its training: pairs of step and model, in order, loaded one by one.
+
+    `name_or_path` is the trained model, as for `load_model`; its snapshots are files `step-N` in
+    `snapshots/` beside it, as `python -m crate_analysis.training train` keeps them. All are called
+    by the trained model's name. Where none were kept there are no pairs.
+
+    Raises what `load_model` raises.
+    """
+    path, arch = locate(os.fspath(name_or_path), None)
+    return _load_snapshots(path, arch, device)
+
+
+def _load_snapshots(
+    path: Path, arch: str | None, device: str | torch.device
+) -> Iterator[tuple[int, UnrolledModel]]:
+    for step, file in snapshot_files(path).items():
+        model = load_model(file, arch, device)
+        model.name = path.stem
+        yield step, model
 
 
 def save_model(

@@ -1,8 +1,12 @@
-"""The shipped models: in the data folder, weights `NAME.safetensors` with a card `NAME.json`."""
+"""The shipped models: in the data folder, weights `NAME.safetensors` with a card `NAME.json`.
+
+Weights that were kept along a model's training lie in `snapshots/NAME/step-N.safetensors`.
+"""
 
 from __future__ import annotations
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +20,27 @@ CARD_FIELDS = ("name", "arch", "training_data", "recipe", "parameters", "validat
 def shipped_files() -> dict[str, Path]:
     """The weights of each shipped model, by name."""
     return {path.stem: path for path in sorted(data_folder().glob("*.safetensors"))}
+
+
+def snapshot_files(weights: Path) -> dict[int, Path]:
+    """The weights kept along a model's training, by step and in order; none is an empty dict.
+
+    They are files `step-N` in `snapshots/` beside the model's own weights, as a training run keeps
+    them, or in a folder there with the model's name. A shipped model's last step, which its card
+    tells, is the model itself.
+    """
+    folder = weights.parent / "snapshots"
+    if (folder / weights.stem).is_dir():
+        folder = folder / weights.stem
+    found = {
+        int(match[1]): path
+        for path in folder.glob("step-*")
+        if (match := re.fullmatch(r"step-(\d+)", path.stem))
+    }
+    card = weights.with_suffix(".json")
+    if found and card.exists():
+        found[json.loads(card.read_text(encoding="utf-8"))["steps"]] = weights
+    return dict(sorted(found.items()))
 
 
 def list_models() -> pd.DataFrame:

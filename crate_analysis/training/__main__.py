@@ -89,6 +89,12 @@ def _parser() -> argparse.ArgumentParser:
     publish.set_defaults(run=_ship)
     publish.add_argument("folder", type=Path, help="of a finished run")
     publish.add_argument("name", help="of the shipped model, such as crate-creatures")
+    publish.add_argument(
+        "--snapshots",
+        type=int,
+        default=0,
+        help="also ship so many snapshots from before the end, the initial one first",
+    )
     return parser
 
 
@@ -119,7 +125,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _ship(options: argparse.Namespace) -> None:
-    ship(options.folder, options.name, data_folder())
+    ship(options.folder, options.name, data_folder(), options.snapshots)
 
 
 if __name__ == "__main__":

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import platform
 import shlex
+import shutil
 from pathlib import Path
 
 import pandas as pd
@@ -19,8 +21,11 @@ REPORTED_SPLIT = "val"
 REPORTED_PICTURES = 2_000
 
 
-def ship(run: Path, name: str, folder: Path) -> None:
+def ship(run: Path, name: str, folder: Path, n_snapshots: int = 0) -> None:
     """Write `name.safetensors` (float16) and `name.json`, its card, to `folder`.
+
+    With `n_snapshots` also the run's snapshots, to `snapshots/name/`: the first, at
+    initialisation, and the last so many less one of those before the end, which is the model.
 
     The accuracy on the card is that of the file as shipped, on the split that the chapters report.
     Raises FileNotFoundError where `run` has not finished.
@@ -30,6 +35,7 @@ def ship(run: Path, name: str, folder: Path) -> None:
             f"{run} has no model.safetensors: its training has not finished; run it again to go on"
         )
     recipe = Recipe(**json.loads((run / "recipe.json").read_text(encoding="utf-8")))
+    _ship_snapshots(run / "snapshots", folder / "snapshots" / name, n_snapshots)
     weights = folder / f"{name}.safetensors"
     save_model(load_model(run / "model.safetensors"), weights, dtype=torch.float16)
     model = load_model(weights)
@@ -54,7 +60,8 @@ def ship(run: Path, name: str, folder: Path) -> None:
         "validation_loss": loss,
         "validation_pictures": len(pictures),
         "classes": pictures.classes,
-        "command": command(recipe, run, name),
+        "steps": recipe.steps,
+        "command": command(recipe, run, name, n_snapshots),
         "settings": recipe.to_dict(),
         "curve": pd.read_csv(run / "log.csv").to_dict("records"),
         "versions": {"python": platform.python_version(), "torch": str(torch.__version__)},
@@ -62,7 +69,18 @@ def ship(run: Path, name: str, folder: Path) -> None:
     write_text(folder / f"{name}.json", json.dumps(card, indent=2) + "\n")
 
 
-def command(recipe: Recipe, run: Path, name: str) -> str:
+def _ship_snapshots(kept: Path, folder: Path, count: int) -> None:
+    first, *later = sorted(kept.glob("step-*.safetensors"))[:-1]
+    if count > 1 + len(later):
+        raise ValueError(f"{kept} has {1 + len(later)} snapshots before the end, not {count}")
+    for path in [first, *later[len(later) - count + 1 :]] if count else []:
+        folder.mkdir(parents=True, exist_ok=True)
+        part = folder / f"{path.name}.part"
+        shutil.copyfile(path, part)
+        os.replace(part, folder / path.name)
+
+
+def command(recipe: Recipe, run: Path, name: str, n_snapshots: int) -> str:
     """The two commands that make the model again."""
     module = "python -m crate_analysis.training"
     changed = [
@@ -75,4 +93,5 @@ def command(recipe: Recipe, run: Path, name: str) -> str:
     if recipe.overrides:
         changed.append("--set " + " ".join(f"{k}={v}" for k, v in recipe.overrides.items()))
     learn = " ".join([module, "train", run.as_posix(), "--arch", recipe.arch, *changed])
-    return f"{learn} && {module} ship {run.as_posix()} {name}"
+    kept = f" --snapshots {n_snapshots}" if n_snapshots else ""
+    return f"{learn} && {module} ship {run.as_posix()} {name}{kept}"

@@ -5,9 +5,10 @@ from __future__ import annotations
 import json
 
 import pytest
+import torch
 
-from crate_analysis import list_models, load_model
-from crate_analysis.models import save_model
+from crate_analysis import build_model, list_models, load_model
+from crate_analysis.models import load_snapshots, save_model
 
 COLUMNS = [
     "name",
@@ -58,6 +59,38 @@ def test_one_row_a_model_by_name(zoo, build_tiny):
     assert frame["file size (MB)"][1] == pytest.approx(size, abs=0.005)
     for name in frame["name"]:
         load_model(name)
+
+
+def test_a_shipped_model_ends_its_own_snapshots(zoo, build_tiny):
+    ship(zoo, "a", build_tiny("crate"), steps=20)
+    ship(zoo, "b", build_tiny("vit"), steps=20)
+    (zoo / "snapshots" / "a").mkdir(parents=True)
+    for step in (10, 0, 9):
+        path = zoo / "snapshots" / "a" / f"step-{step:06d}.safetensors"
+        save_model(build_tiny("crate", seed=step), path)
+    (zoo / "snapshots" / "a" / "step-last.safetensors").write_text("not a step")
+    found = dict(load_snapshots("a"))
+    assert list(found) == [0, 9, 10, 20]
+    assert {model.name for model in found.values()} == {"a"}
+    for step, seed in ((9, 9), (20, 0)):
+        wanted = build_tiny("crate", seed=seed).state_dict()
+        torch.testing.assert_close(found[step].state_dict(), wanted)
+    assert dict(load_snapshots("b")) == {}
+
+
+def test_snapshots_of_another_layout_are_read_as_their_model_is(tmp_path):
+    arch = "crate_micro_patch6_72.creatures"  # its four heads are not in the weights
+    weights = build_model(arch).state_dict()
+    (tmp_path / "snapshots").mkdir()
+    for name in ("end.pth", "snapshots/step-5.pth"):
+        torch.save({"state_dict": weights}, tmp_path / name)
+    [(step, model)] = load_snapshots(f"{tmp_path / 'end.pth'}@{arch}")
+    assert (step, model.name, model.config.heads) == (5, "end", 4)
+
+
+def test_snapshots_of_a_model_that_is_not_there():
+    with pytest.raises(ValueError, match="there is no shipped model 'nothing'"):
+        load_snapshots("nothing")
 
 
 @pytest.mark.parametrize(

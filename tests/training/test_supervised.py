@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from crate_analysis import list_models, load_model
+from crate_analysis.models import load_snapshots
 from crate_analysis.training.__main__ import main
 from crate_analysis.training.supervised import snapshot_steps
 
@@ -83,12 +84,30 @@ def test_shipping_writes_weights_and_a_card(finished, tmp_path, monkeypatch):
     assert len(card["curve"]) == 4
     assert f"train {finished.as_posix()} --arch crate_micro_patch6_72.creatures" in card["command"]
     assert "--epochs 4" in card["command"] and "dim=32" in card["command"]
+    assert not (tmp_path / "snapshots").exists()
     row = list_models().set_index("name").loc["small"]
     model = load_model("small")
     assert row.parameters == sum(p.numel() for p in model.parameters())
     trained = load_model(finished / "model.safetensors")
     images = torch.randn(2, 3, 72, 72)
     torch.testing.assert_close(model(images), trained(images), rtol=0.02, atol=0.02)
+
+
+def test_snapshots_are_shipped_the_initial_one_and_the_latest(finished, tmp_path, monkeypatch):
+    monkeypatch.setenv("CRATE_ANALYSIS_DATA", str(tmp_path))
+    monkeypatch.setattr("crate_analysis.training.ship.REPORTED_PICTURES", 12)
+    main(["ship", str(finished), "small", "--snapshots", "2"])
+    card = json.loads((tmp_path / "small.json").read_text())
+    assert card["command"].endswith("small --snapshots 2")
+    shipped = dict(load_snapshots("small"))
+    kept = dict(load_snapshots(finished / "model.safetensors"))
+    assert list(shipped) == [0, 24, 48] and list(kept) == [0, 12, 24, 48]
+    for step, model in shipped.items():
+        assert model.name == "small"
+        for name, weight in model.state_dict().items():
+            torch.testing.assert_close(weight, kept[step].state_dict()[name], rtol=0, atol=0)
+    with pytest.raises(SystemExit, match="has 3 snapshots before the end, not 4"):
+        main(["ship", str(finished), "small", "--snapshots", "4"])
 
 
 def test_an_unfinished_run_is_not_shipped(tmp_path, monkeypatch):
