@@ -102,9 +102,41 @@ def interval_dots(
         )
     ax.set_yticks(range(len(frame)), frame["label"])
     ax.set_ylim(len(frame) - 0.5, -0.5)
-    ax.set_xlim(0, max(frame.high) * 1.15)
+    ax.set_xlim(min(0, frame.low.min()) * 1.15, max(0, frame.high.max()) * 1.15)
+    if frame.low.min() < 0:
+        ax.axvline(0, color="0.35", linestyle=":", linewidth=1)
     ax.set_xlabel(xlabel)
     ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def interval_curves(
+    frame: pd.DataFrame,
+    colours: Mapping[str, Colour],
+    x: str,
+    ylabel: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """A curve with its band for each model: columns model, `x`, mean, low, high."""
+    ax = ax or plt.gca()
+    for name, colour in colours.items():
+        rows = frame[frame.model == name].sort_values(x)
+        ax.fill_between(rows[x], rows.low, rows.high, color=colour, alpha=0.2, linewidth=0)
+        ax.plot(rows[x], rows["mean"], "o-", color=colour, label=name, markersize=4)
+    ax.set(xlabel=x, ylabel=ylabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def step_axis(steps: Sequence[int], ax: Axes | None = None) -> Axes:
+    """Training steps that double lie at even distances, and step 0 before them."""
+    ax = ax or plt.gca()
+    later = sorted(step for step in steps if step > 0)
+    if later:
+        ax.set_xscale("symlog", base=2, linthresh=later[0])
+    ax.set_xticks(sorted(steps), [f"{step:,}" for step in sorted(steps)])
+    ax.minorticks_off()
+    ax.set_xlabel("training step")
     return ax
 
 

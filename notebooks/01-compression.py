@@ -44,11 +44,12 @@ models = ["crate-creatures", "vit-creatures"]
 dataset = "creatures"
 n_images = 256
 seed = 0
+output = "output"
 
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(globals(), models=list[str], dataset=str, n_images=int, seed=int)
+check_parameters(globals(), models=list[str], dataset=str, n_images=int, seed=int, output=str)
 
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -60,7 +61,7 @@ from crate_analysis import load_dataset
 from crate_analysis.measures import MEASURES, mean_interval, measure_layers
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
-from crate_analysis.notebook import table
+from crate_analysis.notebook import save_figure, table
 from crate_analysis.plotting import layer_curves, model_colours, reference_line
 
 # %% [markdown]
@@ -97,9 +98,8 @@ for name, trained in load_models(models).items():
             frames.append(frame.assign(weights=weights, split=split))
         measured_models[name] = trained, pictures
 measured = pd.concat(frames, ignore_index=True)
-values = measured.pivot_table(
-    index=["model", "weights", "split", "image", "layer"], columns="measure", values="value"
-).reset_index()
+keys = ["model", "weights", "split", "image", "layer"]
+values = measured.pivot_table(index=keys, columns="measure", values="value").reset_index()
 values["rate_reduction"] = values.total_coding_rate - values.coding_rate
 values["attention_step"] = values.coding_rate_after_attention - values.coding_rate
 names = list(dict.fromkeys(measured.model))
@@ -170,7 +170,9 @@ glue("n_images", len(val.image.unique()), display=False)
 # %% mystnb={"figure": {"caption": "Coding rate $R^c$ in each layer's own subspaces, before its attention, on pictures not trained on. Lines are means, bands one standard deviation over pictures. Lower is more compressed.", "name": "fig-rate"}, "image": {"alt": "Line plot of the coding rate against the layer for each model, trained and at initialisation."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(7, 3.6))
 curves = val.rename(columns={"coding_rate": "value"})
-layer_curves(curves, colours, **by_weights, ylabel="$R^c$ before attention (nats)", ax=ax);
+layer_curves(curves, colours, **by_weights, ylabel="$R^c$ before attention (nats)", ax=ax)
+save_figure(figure, curves[[*keys, "value"]], output, "fig-rate")
+
 # %% [markdown]
 # From one layer to the next the subspaces change, so a curve over layers compares lengths measured
 # with different rulers. {numref}`fig-step` therefore keeps the layer's subspaces and asks only what
@@ -180,7 +182,9 @@ layer_curves(curves, colours, **by_weights, ylabel="$R^c$ before attention (nats
 figure, ax = plt.subplots(figsize=(7, 3.6))
 steps = val.rename(columns={"attention_step": "value"})
 layer_curves(steps, colours, **by_weights, ylabel="change of $R^c$ (nats)", ax=ax)
-reference_line(0, "no change", ax);
+reference_line(0, "no change", ax)
+save_figure(figure, steps[[*keys, "value"]], output, "fig-step")
+
 # %% [markdown]
 # The objective is not low $R^c$ alone, which collapsed tokens would have too, but a high rate
 # reduction $R - R^c$. {numref}`fig-reduction` shows both parts of it. $R^c$ adds up one rate for each
@@ -194,7 +198,8 @@ layer_curves(total, colours, **by_weights, ylabel="$R$ (nats)", ax=left)
 reduction = val.rename(columns={"rate_reduction": "value"})
 layer_curves(
     reduction, colours, **by_weights, ylabel="$R - R^c$ (nats)", ax=right
-).get_legend().remove();
+).get_legend().remove()
+save_figure(figure, val[[*keys, "total_coding_rate", "rate_reduction"]], output, "fig-reduction")
 
 # %% [markdown]
 # ## Sparsification
@@ -207,7 +212,9 @@ layer_curves(
 figure, ax = plt.subplots(figsize=(7, 3.6))
 shares = val.rename(columns={"nonzero_fraction": "value"})
 layer_curves(shares, colours, **by_weights, ylabel="share of non-zero entries", ax=ax)
-ax.set_ylim(0, 1.05);
+ax.set_ylim(0, 1.05)
+save_figure(figure, shares[[*keys, "value"]], output, "fig-sparsity")
+
 # %% [markdown]
 # ### Where the zeros come from
 #
@@ -256,6 +263,8 @@ if zeros is not None:
     ista = {name: colours[name] for name in zeros.model.unique()}
     layer_curves(zeros, ista, **dashes, ylabel="share of non-zero entries", ax=ax)
     ax.set_ylim(0, None)
+    chosen = zeros[["model", "setting", "image", "layer", "value"]]
+    save_figure(figure, chosen, output, "fig-zeros")
 else:
     print("none of the models has an ISTA step, so there is nothing to take out")
 
@@ -273,7 +282,8 @@ layer_curves(rates, colours, **by_split, ylabel="$R^c$ (nats)", ax=left)
 shares = finished.rename(columns={"nonzero_fraction": "value"})
 layer_curves(
     shares, colours, **by_split, ylabel="share of non-zero entries", ax=right
-).get_legend().remove();
+).get_legend().remove()
+save_figure(figure, finished[[*keys, "coding_rate", "nonzero_fraction"]], output, "fig-splits")
 
 # %% [markdown]
 # ## All numbers

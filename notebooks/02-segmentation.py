@@ -46,11 +46,14 @@ dataset = "creatures"
 n_images = 400
 keep = 0.6
 seed = 0
+output = "output"
 
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(globals(), models=list[str], dataset=str, n_images=int, keep=float, seed=int)
+check_parameters(
+    globals(), models=list[str], dataset=str, n_images=int, keep=float, seed=int, output=str
+)
 
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -65,7 +68,7 @@ from crate_analysis.datasets.creatures import PARTS
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
-from crate_analysis.notebook import table
+from crate_analysis.notebook import save_figure, table
 from crate_analysis.plotting import (
     heat,
     interval_dots,
@@ -75,7 +78,7 @@ from crate_analysis.plotting import (
     reference_line,
     sheet,
 )
-from crate_analysis.probes import cls_attention
+from crate_analysis.probes import cls_attention, papers_layer
 from crate_analysis.segmentation import (
     attention_iou,
     attention_mask,
@@ -92,11 +95,6 @@ pictures = {
     for name, network in networks.items()
 }
 sizes = {name: network.config.image_size for name, network in networks.items()}
-
-
-def papers_layer(network):
-    """The last layer but one for CRATE, the last for a ViT (Yu et al. 2024)."""
-    return len(network.layers) - (2 if network.config.family == "crate" else 1)
 
 
 # %% [markdown]
@@ -128,7 +126,16 @@ tiles = [
 columns = ["picture"] + [
     f"{name.split('-')[0]}\nhead {head + 1}" for name in names for head in range(len(maps[name][0]))
 ]
-sheet(tiles, columns, ax=ax);
+sheet(tiles, columns, ax=ax)
+where = [
+    (name, papers_layer(networks[name]), head, sample.path)
+    for name in names
+    for head in range(len(maps[name][0]))
+    for sample in first
+]
+shown_maps = pd.DataFrame(where, columns=["model", "layer", "head", "path"])
+save_figure(figure, shown_maps, output, "fig-heads")
+
 # %% [markdown]
 # ## From a map to a mask
 #
@@ -167,6 +174,7 @@ if has_masks:
     samples = [pictures[names[0]][index] for index in chosen]
     tiles = [[s.image.permute(1, 2, 0).numpy() for s in samples]]
     tiles.append([overlay(p, s.masks[0].numpy()) for p, s in zip(tiles[0], samples, strict=True)])
+    picked_heads = []
     for name, network in networks.items():
         picked = [pictures[name][index] for index in chosen]
         attention = cls_attention(
@@ -177,8 +185,10 @@ if has_masks:
             line = []
             for sample, mask, picture in zip(picked, masks, tiles[0], strict=True):
                 pixels = to_pixels(mask[None], *sample.image.shape[1:])
-                _, head = best_head_iou(pixels, sample.masks[None, :1])
-                line.append(overlay(picture, pixels[0, head[0, 0]].numpy()))
+                value, head = (x.item() for x in best_head_iou(pixels, sample.masks[None, :1]))
+                line.append(overlay(picture, pixels[0, head].numpy()))
+                place = {"path": sample.path, "model": name, "layer": papers_layer(network)}
+                picked_heads.append({**place, "rule": rule, "head": head, "iou": value})
             tiles.append(line)
     labels = ["picture", "truth"] + [f"{n}\n{rule}" for n in names for rule in ("mass", "entries")]
 
@@ -186,6 +196,7 @@ if has_masks:
 if has_masks:
     figure, ax = plt.subplots(figsize=(8, 9.2))
     sheet(tiles, ["best", "upper quartile", "median", "lower quartile", "worst"], labels, ax=ax)
+    save_figure(figure, pd.DataFrame(picked_heads), output, "fig-rules")
 
 # %% [markdown]
 # ## How well the best head covers the object
@@ -210,6 +221,7 @@ if has_masks:
     for name, value in level.items():
         reference_line(value, name, ax)
     ax.set_ylim(0, None)
+    save_figure(figure, mass, output, "fig-iou-layers")
 
 # %% [markdown]
 # {numref}`fig-iou` compares all systems at the paper's layers and under both rules.
@@ -238,6 +250,7 @@ if has_masks:
     figure, panels = plt.subplots(1, 2, figsize=(8.2, 3.3), sharey=True, layout="constrained")
     for ax, (rule, part) in zip(panels, scores.groupby("rule", sort=False), strict=True):
         interval_dots(part, colours, xlabel=f"mean IoU, {keep:.0%} of {rule}", ax=ax)
+    save_figure(figure, scores, output, "fig-iou")
 
 # %% tags=["hide-input"]
 if has_masks:

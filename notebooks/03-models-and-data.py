@@ -23,11 +23,12 @@
 dataset = "creatures"
 n_images = 24
 seed = 0
+output = "output"
 
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(globals(), dataset=str, n_images=int, seed=int)
+check_parameters(globals(), dataset=str, n_images=int, seed=int, output=str)
 
 # %% tags=["hide-input"]
 import json
@@ -40,9 +41,9 @@ import torch
 from IPython.display import Markdown, display
 from myst_nb import glue
 
-from crate_analysis import build_model, list_models, load_dataset
-from crate_analysis.models import ARCHS
-from crate_analysis.notebook import table
+from crate_analysis import build_model, list_models, load_dataset, load_model
+from crate_analysis.models import ARCHS, load_snapshots
+from crate_analysis.notebook import save_figure, table
 from crate_analysis.paths import data_folder
 from crate_analysis.plotting import model_colours, overlay, sheet
 
@@ -66,9 +67,15 @@ glue("n_models", len(shipped), display=False)
 some_card = next(iter(cards.values()))
 glue("n_val", some_card["validation_pictures"], display=False)
 glue("chance", 1 / len(some_card["classes"]), display=False)
+rows = []
+for name in shipped.index:
+    config = load_model(name).config
+    kept = len(dict(load_snapshots(name)))
+    rows.append((config.attention.upper(), config.nonlinearity.replace("_", " "), kept or pd.NA))
+shown = pd.DataFrame(rows, shipped.index, ["attention", "nonlinearity", "snapshots"])
+shown = shown.join(shipped[["parameters", "validation accuracy", "file size (MB)"]])
 formats = {"validation accuracy": "{:.1%}", "parameters": "{:,}", "file size (MB)": "{:.2f}"}
-shown = shipped.assign(**{name: shipped[name].map(text.format) for name, text in formats.items()})
-table(shown.T.rename_axis(""))
+table(shown, formats, missing="–")
 
 # %% mystnb={"figure": {"caption": "Accuracy while training, on pictures of the split `dev`, which no chapter reports. One run each.", "name": "fig-curves"}, "image": {"alt": "Line plot of accuracy against pictures seen, for each shipped model."}} tags=["hide-input"]
 curves = pd.concat(pd.DataFrame(card["curve"]).assign(model=name) for name, card in cards.items())
@@ -77,7 +84,9 @@ sns.lineplot(curves, x="samples", y="dev_accuracy", hue="model", palette=colours
 ax.set(xlabel="training pictures seen", ylabel="accuracy on dev", ylim=(0, 1))
 ax.xaxis.set_major_formatter("{x:,.0f}")
 ax.spines[["top", "right"]].set_visible(False)
-ax.legend(frameon=False, title=None);
+ax.legend(frameon=False, title=None)
+save_figure(figure, curves, output, "fig-curves")
+
 # %% [markdown]
 # The models were trained by the same recipe, the same pictures in the same order and the same number
 # of steps; only the architecture differs. It is the recipe of {cite:t}`yu2024emergence` scaled down:
@@ -111,10 +120,23 @@ samples = [pictures[index] for index in range(len(pictures))]
 palette = sns.color_palette("Set2")
 images = [sample.image.permute(1, 2, 0).numpy() for sample in samples]
 
+
+def told(samples):
+    """Which pictures these are, and how many pixels each of their masks has."""
+    rows = [
+        (sample.path, name, int(mask.sum()))
+        for sample in samples
+        for name, mask in zip(sample.mask_names, sample.masks, strict=True)
+    ]
+    return pd.DataFrame(rows, columns=["path", "mask", "pixels"])
+
+
 # %% mystnb={"figure": {"caption": "The first pictures of the validation split, unselected.", "name": "fig-pictures"}, "image": {"alt": "A sheet of pictures of drawn animals before varied backgrounds."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(9, 4.6))
 per_row = 8
-sheet([images[row : row + per_row] for row in range(0, len(images), per_row)], ax=ax);
+sheet([images[row : row + per_row] for row in range(0, len(images), per_row)], ax=ax)
+save_figure(figure, told(samples), output, "fig-pictures")
+
 # %% tags=["hide-input"]
 six, truths = images[:6], samples[:6]
 nothing = np.zeros(six[0].shape[:2], bool)
@@ -130,7 +152,9 @@ for part in ("body", "head", "legs", "ears", "tail"):
 # %% mystnb={"figure": {"caption": "Six of them with the masks of the animal and of its parts.", "name": "fig-truth"}, "image": {"alt": "A sheet: pictures of animals, and below each the mask of the animal and of five parts."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(8, 9))
 names = [pictures.classes[sample.label] for sample in truths]
-sheet(lines, names, ["picture", "animal", "body", "head", "legs", "ears", "tail"], ax=ax);
+sheet(lines, names, ["picture", "animal", "body", "head", "legs", "ears", "tail"], ax=ax)
+save_figure(figure, told(truths), output, "fig-truth")
+
 # %% [markdown]
 # `creatures-scenes` puts one to three animals into a picture, one before the other, with a mask for
 # what can be seen of each ({numref}`fig-scenes`).
@@ -145,7 +169,9 @@ for image, scene in zip(plain, scenes, strict=True):
         image = np.where(mask[..., None], colours_here, image).astype(np.uint8)
     tinted.append(image)
 figure, ax = plt.subplots(figsize=(9, 3.2))
-sheet([plain, tinted], rows=["scene", "animals"], ax=ax);
+sheet([plain, tinted], rows=["scene", "animals"], ax=ax)
+save_figure(figure, told(list(scenes)), output, "fig-scenes")
+
 # %% [markdown]
 # ## Architectures
 #

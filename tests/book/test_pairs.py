@@ -66,6 +66,8 @@ def test_figures_have_caption_label_and_alt_text(name):
             assert figure.get("caption") and figure.get("name"), figure
             assert cell["metadata"]["mystnb"].get("image", {}).get("alt"), figure["name"]
             labels.append(figure["name"])
+            saved = f'output, "{figure["name"]}")'
+            assert saved in "".join(cell["source"]), f"{figure['name']} is not saved: save_figure"
     assert len(labels) == len(set(labels))
     text = "".join((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
     for label in labels:
