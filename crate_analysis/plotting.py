@@ -6,6 +6,7 @@ in the papers.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 
 import matplotlib as mpl
@@ -16,6 +17,7 @@ import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
+from PIL import Image
 
 Colour = tuple[float, float, float]
 Picture = NDArray[np.uint8]
@@ -84,16 +86,20 @@ def reference_line(value: float, label: str, ax: Axes | None = None) -> Axes:
 
 
 def interval_dots(
-    frame: pd.DataFrame, colours: Mapping[str, Colour], xlabel: str = "", ax: Axes | None = None
+    frame: pd.DataFrame,
+    colours: Mapping[str, Colour],
+    xlabel: str = "",
+    ax: Axes | None = None,
+    digits: int = 3,
 ) -> Axes:
-    """A dot and its confidence interval for each row: columns label, model, mean, low, high."""
+    """A dot, its interval and the number to so many digits: columns label, model, mean, low, high."""
     ax = ax or plt.gca()
     for position, row in enumerate(frame.to_dict("records")):
         colour = colours.get(row["model"], (0.45, 0.45, 0.45))
         ax.plot([row["low"], row["high"]], [position, position], color=colour, linewidth=2)
         ax.plot(row["mean"], position, "o", color=colour)
         ax.annotate(
-            f"{row['mean']:.3f}",
+            f"{row['mean']:.{digits}f}",
             (row["high"], position),
             xytext=(6, 0),
             textcoords="offset points",
@@ -155,6 +161,14 @@ def overlay(picture: Picture, mask: NDArray[np.bool_], colour: Colour = MASK_COL
     return np.where(mask[..., None], tinted, grey).clip(0, 255).astype(np.uint8)
 
 
+def tint(picture: Picture, masks: NDArray[np.bool_]) -> Picture:
+    """A picture with each mask (m, H, W) in a colour of its own: red, blue, green, and on."""
+    tinted = picture.astype(float)
+    for mask, colour in zip(masks, itertools.cycle(sns.color_palette("Set1")), strict=False):
+        tinted[mask] = 0.45 * picture[mask] + 0.55 * 255 * np.array(colour)
+    return tinted.astype(np.uint8)
+
+
 def sheet(
     tiles: Sequence[Sequence[Picture]],
     columns: Sequence[str] = (),
@@ -183,6 +197,205 @@ def sheet(
     ax.tick_params(length=0, labelsize="small", top=True, labeltop=True, labelbottom=False)
     ax.spines[:].set_visible(False)
     return ax
+
+
+def pair_map(
+    values: NDArray[np.floating],
+    chance: float,
+    reach: float,
+    numbers: bool = True,
+    ax: Axes | None = None,
+) -> Axes:
+    """What each two heads of a layer have in common, (h, h): colours for more or less than chance.
+
+    Colours end at `chance` plus and minus `reach`; `numbers` stand in the cells of at most 6 heads.
+    A head with itself is left blank.
+    """
+    ax = ax or plt.gca()
+    heads = np.arange(1, len(values) + 1)
+    sns.heatmap(
+        pd.DataFrame(values, heads, heads),
+        mask=np.eye(len(values), dtype=bool),
+        cmap="vlag",
+        vmin=chance - reach,
+        vmax=chance + reach,
+        annot=numbers and len(values) <= 6,
+        fmt=".2f",
+        annot_kws={"fontsize": 7},
+        cbar=False,
+        square=True,
+        xticklabels=len(values) <= 6,
+        yticklabels=len(values) <= 6,
+        ax=ax,
+    )
+    ax.tick_params(length=0, labelsize="x-small", labelrotation=0)
+    return ax
+
+
+def chance_band(frame: pd.DataFrame, ax: Axes | None = None) -> Axes:
+    """A grey band behind curves over layers: columns layer (from 0), low and high."""
+    ax = ax or plt.gca()
+    ax.fill_between(frame.layer + 1, frame.low, frame.high, color="0.9", linewidth=0, zorder=0)
+    return ax
+
+
+def spectra(
+    frame: pd.DataFrame,
+    colours: Mapping[str, Colour],
+    style: str,
+    styles: Sequence[str],
+    ylabel: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Singular values by rank, a line a layer: columns model, layer, rank, value and `style`."""
+    ax = ax or plt.gca()
+    sns.lineplot(
+        frame,
+        x="rank",
+        y="value",
+        hue="model",
+        hue_order=list(colours),
+        palette=dict(colours),
+        style=style,
+        style_order=styles,
+        units="layer",
+        estimator=None,
+        linewidth=0.9,
+        ax=ax,
+    )
+    ax.set(xlabel="rank", ylabel=ylabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    return _legend_above(ax, headings=("model", style))
+
+
+def head_grid(
+    scores: pd.DataFrame,
+    marked: pd.DataFrame | None = None,
+    limit: float = 1.0,
+    ax: Axes | None = None,
+) -> Axes:
+    """Heads down, masks across: red above 0, blue below, with hundredths where there is room.
+
+    `scores` has the index (layer, head), both from 0, and a column for each mask; `marked`, of the
+    same shape, says which cells are framed. Colours end at -limit and limit.
+    """
+    ax = ax or plt.gca()
+    rows, columns = scores.shape
+    roomy = rows <= 40 and columns <= 8
+    ax.imshow(scores, cmap="vlag", vmin=-limit, vmax=limit, aspect="auto")
+    for (row, column), value in np.ndenumerate(scores):
+        if roomy and np.isfinite(value):
+            text = f"{round(100 * value)}".replace("-", "\N{MINUS SIGN}")
+            colour = "white" if abs(value) > 0.6 * limit else "0.15"
+            ax.text(column, row, text, ha="center", va="center", fontsize=8, color=colour)
+        if marked is not None and marked.iat[row, column]:
+            corner = (column - 0.5, row - 0.5)
+            frame = plt.Rectangle(corner, 1, 1, fill=False, linewidth=1.6, clip_on=False, zorder=3)
+            ax.add_patch(frame)
+    layers, heads = (scores.index.get_level_values(level).to_numpy() for level in (0, 1))
+    for layer in np.unique(layers):
+        own = np.flatnonzero(layers == layer)
+        if own[0]:
+            ax.axhline(own[0] - 0.5, color="white", linewidth=2)
+        ax.annotate(
+            f"layer {layer + 1}",
+            (0, own.mean()),
+            xycoords=ax.get_yaxis_transform(),
+            xytext=(-16 if roomy else -4, 0),
+            textcoords="offset points",
+            ha="right",
+            va="center",
+            fontsize="small",
+        )
+    ax.set_yticks(range(rows) if roomy else [], heads + 1 if roomy else [])
+    slant = {"rotation": 45, "ha": "left", "rotation_mode": "anchor"}
+    short = columns <= 8 and max(map(len, scores.columns)) <= 6
+    ax.set_xticks(range(columns), scores.columns, **({} if short else slant))
+    ax.tick_params(length=0, labelsize="small", top=True, labeltop=True, labelbottom=False)
+    ax.spines[:].set_visible(False)
+    return ax
+
+
+def group_dots(
+    frame: pd.DataFrame,
+    colours: Mapping[str, Colour],
+    levels: pd.DataFrame | None = None,
+    xlabel: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """Dots with confidence intervals, group by group down the axes, with reference levels.
+
+    `frame` has the columns group, label, mean, low, high; `colours` holds the colour of each label,
+    in the order in which they lie below each other. `levels` has a row for each group and a column
+    for each level, drawn across the group's lines in shades of grey, from the first on darker.
+    """
+    ax = ax or plt.gca()
+    groups = list(dict.fromkeys(frame["group"]))
+    for place, (label, colour) in enumerate(colours.items()):
+        own = frame[frame["label"] == label]
+        shift = (place - (len(colours) - 1) / 2) * 0.7 / len(colours)
+        y = own["group"].map(groups.index) + shift
+        ax.hlines(y, own.low, own.high, color=colour, linewidth=2)
+        ax.plot(own["mean"], y, "o", color=colour, markersize=4.5, label=label)
+    if levels is not None:
+        for name, shade in zip(levels, np.linspace(0.75, 0.1, levels.shape[1]), strict=True):
+            ends = [levels.index.map(groups.index) + side for side in (-0.42, 0.42)]
+            ax.vlines(levels[name], *ends, color=str(shade), linewidth=1.4, zorder=0, label=name)
+    ax.set_yticks(range(len(groups)), groups)
+    ax.set_ylim(len(groups) - 0.5, -0.5)
+    ax.set_xlabel(xlabel)
+    ax.tick_params(axis="y", length=0)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
+def outlines(
+    masks: Sequence[Sequence[NDArray[np.bool_] | None]],
+    colour: str = "cyan",
+    ax: Axes | None = None,
+) -> Axes:
+    """The edges of masks on the tiles of a `sheet`; None leaves a tile as it is."""
+    ax = ax or plt.gca()
+    limits = {"xlim": ax.get_xlim(), "ylim": ax.get_ylim()}
+    for row, line in enumerate(masks):
+        for column, mask in enumerate(line):
+            if mask is None:
+                continue
+            height, width = mask.shape
+            x = column * (width + GAP) + np.arange(-1, width + 1)
+            y = row * (height + GAP) + np.arange(-1, height + 1)
+            ax.contour(x, y, np.pad(mask, 1), levels=[0.5], colors=[colour], linewidths=0.8)
+    ax.set(**limits)
+    return ax
+
+
+def rgb_tile(colours: NDArray[np.floating], size: tuple[int, int]) -> Picture:
+    """Colours of patches in [0, 1], (gh, gw, 3), as a picture in blocks of pixels; NaN is white."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, colours.shape[:2], strict=True))
+    return (255 * np.nan_to_num(colours, nan=1.0)[rows[:, None], columns]).astype(np.uint8)
+
+
+def smooth_heat(attention: NDArray[np.floating], size: tuple[int, int]) -> Picture:
+    """`heat` of a smooth surface through the patches' values, in place of blocks: for display only.
+
+    Bicubic, cut at 0; each patch's value lies at its middle.
+    """
+    surface = Image.fromarray(attention.astype(np.float32))
+    return heat(np.asarray(surface.resize(size[::-1], Image.Resampling.BICUBIC)).clip(0), size)
+
+
+def frame_patch(
+    picture: Picture, position: Sequence[int], grid: tuple[int, int], colour: Colour = MASK_COLOUR
+) -> Picture:
+    """A picture with a frame just inside the patch at a row and column of the patch grid."""
+    height, width = (side // patches for side, patches in zip(picture.shape, grid, strict=False))
+    top, left = position[0] * height, position[1] * width
+    line = max(1, height // 6)
+    framed = picture.copy()
+    framed[top : top + height, left : left + width] = 255 * np.array(colour)
+    inside = slice(top + line, top + height - line), slice(left + line, left + width - line)
+    framed[inside] = picture[inside]
+    return framed
 
 
 def _legend_above(ax: Axes, headings: Sequence[str | None]) -> Axes:

@@ -82,6 +82,11 @@ class Coco(SampleDataset):
             path=str(path),
         )
 
+    def coco_image(self, index: int) -> tuple[int, int, int]:
+        """COCO's own id of item `index`, and the size of its file."""
+        image = self.images[self.check(index)]
+        return image["id"], image["height"], image["width"]
+
 
 def run_lengths() -> ModuleType:
     """The module that packs and unpacks masks, of an optional dependency."""

@@ -51,3 +51,7 @@ class SampleDataset(Dataset[Sample]):
         if not -len(self) <= index < len(self):
             raise IndexError(f"item {index} of {len(self)} in {self.name}, split {self.split!r}")
         return index % len(self)
+
+    def coco_image(self, index: int) -> tuple[int, int, int]:
+        """The id by which COCO's files call item `index`, its height and its width in pixels."""
+        return self.check(index), *self[index].image.shape[1:]

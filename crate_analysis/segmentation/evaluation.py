@@ -2,23 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool
+from jaxtyping import Float
 from torch import Tensor
 
 from crate_analysis.datasets import Sample, SampleDataset, batches, stack_images
 from crate_analysis.models import UnrolledModel
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, random_attention
-from crate_analysis.segmentation.masks import Rule, attention_mask, overlap
+from crate_analysis.segmentation.masks import Rule, attention_mask
+from crate_analysis.segmentation.truth import NO_MASKS, Truth
 
 COLUMNS = ["model", "layer", "rule", "image", "mask", "head", "iou"]
+SCORES = ["model", "layer", "image", "within", "mask", "head", "share", "iou", "average_precision"]
 
 
-@torch.inference_mode()
 def attention_iou(
     model: UnrolledModel,
     dataset: SampleDataset,
@@ -41,19 +42,12 @@ def attention_iou(
 
     Raises ValueError for an empty data set and for one without masks.
     """
-    device = next(model.parameters()).device
     parts: list[pd.DataFrame] = []
-    for first, samples in batches(dataset, batch_size, limit, model.name, progress):
-        images = model.normalize(stack_images(samples).to(device))
-        grid = model.patch_grid(images)
-        truth = _Truth(samples, first, grid)
-        for state in model.unroll(images):
-            maps = state.attention()[:, :, 0, 1:].unflatten(-1, grid).cpu()
-            for rule in rules:
-                masks = attention_mask(maps, keep, rule)
-                found = truth.compare(masks)
-                parts.append(found.assign(model=model.name, layer=state.index, rule=rule))
-    return _frame(parts)
+    for truth, layer, maps in _layers(model, dataset, batch_size, limit, progress):
+        for rule in rules:
+            found = truth.compare(attention_mask(maps, keep, rule))
+            parts.append(found.assign(model=model.name, layer=layer, rule=rule))
+    return _frame(parts, COLUMNS)
 
 
 def baseline_iou(
@@ -75,9 +69,8 @@ def baseline_iou(
     generator = torch.Generator().manual_seed(seed)
     parts: list[pd.DataFrame] = []
     for first, samples in batches(dataset, batch_size, limit):
-        height, width = stack_images(samples).shape[-2:]
-        grid = (height // patch_size, width // patch_size)
-        truth = _Truth(samples, first, grid)
+        grid = _patch_grid(samples, patch_size)
+        truth = Truth(samples, first, grid)
         noise = random_attention((len(samples), heads, *grid), generator)
         centre = centre_attention(*grid).expand(len(samples), 1, *grid)
         ceiling = truth.compare(patch_ceiling(truth.masks, patch_size))
@@ -87,49 +80,152 @@ def baseline_iou(
                 found = truth.compare(attention_mask(maps, keep, rule))
                 parts.append(found.assign(model=name, rule=rule))
             parts.append(ceiling.assign(rule=rule))
-    return _frame([part.assign(layer=-1) for part in parts])
+    return _frame([part.assign(layer=-1) for part in parts], COLUMNS)
 
 
-class _Truth:
-    """The true masks of some pictures, laid out for comparison with masks on a patch grid."""
+def head_scores(
+    model: UnrolledModel,
+    dataset: SampleDataset,
+    keep: float = 0.6,
+    rule: Rule = "mass",
+    within: Sequence[str] = (),
+    batch_size: int = 32,
+    limit: int | None = None,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """How well each head's `[CLS]` attention finds each true mask, for every layer and picture.
 
-    def __init__(self, samples: Sequence[Sample], first: int, grid: tuple[int, int]) -> None:
-        height, width = samples[0].image.shape[-2:]
-        planes = max(len(sample.masks) for sample in samples)
-        self.masks = torch.zeros(len(samples), planes, height, width, dtype=torch.bool)
-        self.names = np.full((len(samples), planes), "", dtype=object)
-        for index, sample in enumerate(samples):
-            self.masks[index, : len(sample.masks)] = sample.masks
-            self.names[index, : len(sample.masks)] = sample.mask_names
-        self.first = first
-        cells = self.masks.unflatten(-2, (grid[0], -1)).unflatten(-1, (grid[1], -1))
-        self.pixels = cells.sum((-3, -1)).flatten(2).float()  # of each mask in each patch
-        self.patch_pixels = cells.shape[-3] * cells.shape[-1]
+    Parameters
+    ----------
+    dataset : pictures of one size, which the patch size divides, with masks.
+    keep, rule : how a map becomes the mask that has the IoU, see `attention_mask`. Average
+        precision takes the map as it is.
+    within : names of masks, such as `animal`, within which all is scored once more. Pixels
+        outside do not count there, so that to find the animal is no merit in finding its legs.
 
-    def compare(self, masks: Bool[Tensor, "b h gh gw"]) -> pd.DataFrame:
-        """A row for each picture, head and true mask: image, mask, plane, head, iou.
+    Returns a tidy frame: model, layer (from 0), image (index in the data set), within (`picture`
+    for all pixels, or a name of `within`), mask (its name), head (from 0), share (of the pixels
+    that count, in the mask: the average precision of a flat map), iou and average_precision, all
+    three in [0, 1].
 
-        A patch mask is the same over all pixels of a patch, so counting the truth's pixels patch
-        by patch gives the IoU in pixels.
-        """
-        iou = overlap(masks.flatten(2).float(), self.pixels, self.patch_pixels)
-        image, head, plane = (axis.ravel() for axis in np.indices(iou.shape))
-        frame = pd.DataFrame(
-            {
-                "image": self.first + image,
-                "mask": self.names[image, plane],
-                "plane": plane,
-                "head": head,
-                "iou": iou.numpy().ravel(),
-            }
-        )
-        return frame[frame["mask"] != ""]
+    Raises ValueError for an empty data set, for one without masks, and for a name in `within` that
+    no mask has.
+    """
+    parts: list[pd.DataFrame] = []
+    for truth, layer, maps in _layers(model, dataset, batch_size, limit, progress, within):
+        found = truth.score(maps, attention_mask(maps, keep, rule))
+        parts.append(found.assign(model=model.name, layer=layer))
+    return _frame(parts, SCORES, within)
 
 
-def _frame(parts: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    frame = pd.concat(parts, ignore_index=True)[COLUMNS]
-    if frame.empty:
+def baseline_scores(
+    dataset: SampleDataset,
+    patch_size: int,
+    heads: int,
+    priors: Mapping[str, Float[Tensor, "gh gw"]],
+    keep: float = 0.6,
+    rule: Rule = "mass",
+    within: Sequence[str] = (),
+    batch_size: int = 32,
+    limit: int | None = None,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """What maps that know nothing of the picture score, and about the most that patches allow.
+
+    The same frame as `head_scores`', with layer -1 and for model: `random maps` (`heads` of them),
+    `location prior` (for each mask its own map of `priors`, the same for every picture, see
+    `location_prior`), and `patch ceiling` (how much of what counts of each patch is in the mask;
+    for the IoU, where that is at least half).
+
+    Raises ValueError as `head_scores` does, and for priors of another patch grid.
+    """
+    generator = torch.Generator().manual_seed(seed)
+    names = np.array(list(priors))
+    parts: list[pd.DataFrame] = []
+    for first, samples in batches(dataset, batch_size, limit):
+        grid = _patch_grid(samples, patch_size)
+        truth = Truth(samples, first, grid, within)
+        noise = random_attention((len(samples), heads, *grid), generator)
+        found = truth.score(noise, attention_mask(noise, keep, rule))
+        parts.append(found.assign(model="random maps"))
+        for region, (pixels, inside) in truth.regions.items():
+            cover = (inside / pixels[:, None].clamp(min=1)).unflatten(-1, grid)
+            found = truth.score(cover, cover >= 0.5, [region])
+            parts.append(found[found["head"] == found["plane"]].assign(model="patch ceiling"))
+        if priors:
+            fixed = torch.stack(list(priors.values())).expand(len(samples), -1, -1, -1)
+            if fixed.shape[-2:] != grid:
+                raise ValueError(
+                    f"priors are on {fixed.shape[-2]} x {fixed.shape[-1]} patches and these pictures"
+                    f" on {grid[0]} x {grid[1]}; make both from pictures of one size"
+                )
+            found = truth.score(fixed, attention_mask(fixed, keep, rule))
+            own = names[found["head"]] == found["mask"]
+            parts.append(found[own].assign(model="location prior", head=0))
+    return _frame([part.assign(layer=-1) for part in parts], SCORES, within)
+
+
+def location_prior(
+    dataset: SampleDataset, patch_size: int, batch_size: int = 32, limit: int | None = None
+) -> dict[str, Float[Tensor, "gh gw"]]:
+    """Where each mask usually is: name -> its share of each patch, averaged over the pictures.
+
+    The honest rival of a head that finds a part: it knows where parts tend to be and nothing of
+    the picture. Take it from other pictures than those it is scored on.
+
+    Raises ValueError for an empty data set and for one without masks.
+    """
+    sums: dict[str, Tensor] = {}
+    count = 0
+    for first, samples in batches(dataset, batch_size, limit):
+        grid = _patch_grid(samples, patch_size)
+        truth = Truth(samples, first, grid)
+        count += len(samples) * truth.patch_pixels
+        for name in np.unique(truth.names[truth.names != ""]):
+            total = truth.pixels[torch.from_numpy(truth.names == name)].sum(0).unflatten(-1, grid)
+            sums[name] = sums.get(name, 0) + total
+    if not sums:
+        raise ValueError(NO_MASKS)
+    return {name: total / count for name, total in sums.items()}
+
+
+@torch.inference_mode()
+def _layers(
+    model: UnrolledModel,
+    dataset: SampleDataset,
+    batch_size: int,
+    limit: int | None,
+    progress: bool,
+    within: Sequence[str] = (),
+) -> Iterator[tuple[Truth, int, Float[Tensor, "b h gh gw"]]]:
+    """The truth, a layer's index and its `[CLS]` attention, layer by layer, batch by batch."""
+    device = next(model.parameters()).device
+    for first, samples in batches(dataset, batch_size, limit, model.name, progress):
+        images = model.normalize(stack_images(samples).to(device))
+        grid = model.patch_grid(images)
+        truth = Truth(samples, first, grid, within)
+        for state in model.unroll(images):
+            yield truth, state.index, state.attention()[:, :, 0, 1:].unflatten(-1, grid).cpu()
+
+
+def _patch_grid(samples: Sequence[Sample], patch_size: int) -> tuple[int, int]:
+    height, width = stack_images(samples).shape[-2:]
+    if height % patch_size or width % patch_size:
         raise ValueError(
-            "the data set has no masks to compare with; take creatures, voc:ROOT or coco:ROOT"
+            f"pictures are {height} x {width} pixels, which patch_size={patch_size} does not divide; "
+            "load the data set with another image_size"
         )
+    return height // patch_size, width // patch_size
+
+
+def _frame(
+    parts: Sequence[pd.DataFrame], columns: Sequence[str], within: Sequence[str] = ()
+) -> pd.DataFrame:
+    frame = pd.concat(parts, ignore_index=True)[list(columns)]
+    if frame.empty:
+        raise ValueError(NO_MASKS)
+    for name in within:
+        if name not in set(frame.within):
+            names = ", ".join(sorted(set(frame["mask"])))
+            raise ValueError(f"no mask lies within {name!r}; the masks here are {names}")
     return frame

@@ -73,20 +73,60 @@ def head_iou(
 
     A true mask without a pixel has IoU NaN.
     """
-    return overlap(masks.flatten(2).float(), truth.flatten(2).float())
+    cells = masks.flatten(2).float()
+    return overlap(cells, truth.flatten(2).float(), torch.ones_like(cells[:, 0]))
 
 
 def overlap(
-    masks: Float[Tensor, "b h n"], truth: Float[Tensor, "b m n"], cell: int = 1
+    masks: Float[Tensor, "b h n"], truth: Float[Tensor, "b m n"], pixels: Float[Tensor, "b n"]
 ) -> Float[Tensor, "b h m"]:
-    """`head_iou` over n cells of `cell` pixels each.
+    """`head_iou` over n cells: `masks` is 0 or 1 for a whole cell.
 
-    `masks` is 0 or 1 for a whole cell, `truth` the number of its pixels that are in the true mask.
+    `truth` is the number of a cell's pixels in the true mask, `pixels` the number that count.
     """
     shared = masks @ truth.mT
     size = truth.sum(-1)[:, None]
-    iou = shared / (cell * masks.sum(-1)[:, :, None] + size - shared)
+    iou = shared / (masks @ pixels[:, :, None] + size - shared)
     return iou.where(size > 0, torch.nan)
+
+
+def average_precision(
+    scores: Float[Tensor, "b h n"], truth: Float[Tensor, "b m n"], pixels: Float[Tensor, "b n"]
+) -> Float[Tensor, "b h m"]:
+    """How well each map ranks the pixels of each true mask before the others, in [0, 1].
+
+    The step-wise area under the curve of precision P against recall R as the threshold passes the
+    map's values, sum_k (R_k - R_{k-1}) P_k, as scikit-learn's `average_precision_score`. It needs
+    no rule that turns a map into a mask. A flat map scores the share of the pixels that are in the
+    mask. A true mask without a pixel has NaN.
+
+    Parameters
+    ----------
+    scores : of any scale, one for each of n cells (patches), whose pixels are all tied.
+    truth : the number of each cell's pixels that are in each mask.
+    pixels : the number of each cell's pixels that count: all of them or, to ask how well a part is
+        told from the rest of its animal, the animal's.
+
+    Raises ValueError for NaN scores, and where a mask holds more of a cell than counts.
+    """
+    if scores.isnan().any():
+        raise ValueError("scores hold NaN entries; look for the layer that made them")
+    if (truth > pixels[:, None]).any():
+        raise ValueError("truth holds pixels that do not count; cut it to those that do")
+    ranked, order = scores.sort(dim=-1, descending=True)
+    # equal scores pass the threshold together: each cell's precision is that of its run's end
+    last = torch.ones_like(ranked, dtype=torch.bool)
+    last[..., :-1] = ranked[..., :-1] != ranked[..., 1:]
+    place = torch.arange(scores.shape[-1], device=scores.device)
+    end = place.where(last, place[-1]).flip(-1).cummin(-1).values.flip(-1)
+    counted = pixels[:, None].expand_as(scores).gather(-1, order).cumsum(-1).gather(-1, end)
+    counted = counted.clamp(min=torch.finfo(counted.dtype).tiny)
+    found = scores.new_empty(*scores.shape[:2], truth.shape[1])
+    for index, mask in enumerate(truth.unbind(1)):  # one at a time, or many need much memory
+        hits = mask[:, None].expand_as(scores).gather(-1, order)
+        precision = hits.cumsum(-1).gather(-1, end) / counted
+        found[..., index] = (hits * precision).sum(-1) / mask.sum(-1, keepdim=True)  # 0 / 0: NaN
+    return found
 
 
 def best_head_iou(

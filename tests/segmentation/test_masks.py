@@ -2,11 +2,14 @@
 
 import math
 
+import numpy as np
 import pytest
 import torch
+from sklearn.metrics import average_precision_score
 
 from crate_analysis.segmentation import (
     attention_mask,
+    average_precision,
     best_head_iou,
     centre_attention,
     patch_ceiling,
@@ -104,3 +107,67 @@ def test_ceiling_marks_patches_that_are_half_covered():
     truth[0, 0, :2, :3] = True  # the first patch whole, the second half
     truth[0, 0, 2, 0] = True  # a quarter of the third
     assert patch_ceiling(truth, 2).int().tolist() == [[[[1, 1], [0, 0]]]]
+
+
+def cells(rows):
+    return torch.tensor([rows], dtype=torch.float32)
+
+
+def test_average_precision_worked_out_by_hand():
+    scores = cells([[0.4, 0.3, 0.2, 0.1]])
+    truth = cells([[1, 0, 1, 0], [0, 0, 0, 1], [1, 1, 1, 1], [0, 0, 0, 0]])
+    found = average_precision(scores, truth, cells([1, 1, 1, 1]))
+    # first mask: recall 1/2 at precision 1, the other half at 2/3; second: all of it at 1/4
+    assert found[0, 0, :3].tolist() == pytest.approx([1 / 2 + 1 / 2 * 2 / 3, 1 / 4, 1])
+    assert found[0, 0, 3].isnan()
+
+
+def test_cells_of_one_score_pass_the_threshold_together():
+    tied = cells([[0.5, 0.5, 0.1, 0.1]])
+    truth = cells([[0, 1, 1, 0], [1, 1, 0, 0]])
+    found = average_precision(tied, truth, cells([1, 1, 1, 1]))
+    # recall 1/2 at 1 of 2, then 1 at 2 of 4, in whatever order the cells lie
+    assert found[0, 0].tolist() == pytest.approx([1 / 2, 1])
+    assert average_precision(tied.flip(-1), truth.flip(-1), cells([1, 1, 1, 1])).equal(found)
+
+
+def test_a_flat_map_has_the_share_of_the_pixels():
+    truth = cells([[3, 0, 9, 2]])
+    flat = torch.full((1, 2, 4), 0.25)
+    assert (
+        average_precision(flat, truth, cells([9, 9, 9, 9])).flatten().tolist()
+        == [pytest.approx(14 / 36)] * 2
+    )
+
+
+def test_only_pixels_that_count_are_ranked():
+    scores, truth = cells([[0.9, 0.5, 0.1]]), cells([[0, 4, 1]])
+    everywhere = average_precision(scores, truth, cells([10, 5, 5]))
+    assert everywhere.item() == pytest.approx(4 / 5 * 4 / 15 + 1 / 5 * 5 / 20)
+    inside = average_precision(scores, truth, cells([0, 5, 5]))
+    assert inside.item() == pytest.approx(4 / 5 * 4 / 5 + 1 / 5 * 5 / 10)
+
+
+@pytest.mark.parametrize("levels", [None, 4])
+def test_average_precision_is_scikit_learns_on_partly_covered_patches(levels):
+    generator = torch.Generator().manual_seed(0)
+    scores = torch.rand(3, 4, 60, generator=generator)
+    if levels:
+        scores = (levels * scores).floor()  # many ties
+    pixels = torch.randint(0, 37, (3, 60), generator=generator).float()
+    truth = (torch.rand(3, 2, 60, generator=generator) * (pixels[:, None] + 1)).floor()
+    truth = truth.minimum(pixels[:, None])
+    found = average_precision(scores, truth, pixels)
+    inside = np.repeat([1, 0], 60)
+    for b, h, m in np.ndindex(found.shape):
+        weight = torch.cat([truth[b, m], pixels[b] - truth[b, m]]).numpy()
+        score = scores[b, h].repeat(2).numpy()
+        expected = average_precision_score(inside, score, sample_weight=weight)
+        assert found[b, h, m].item() == pytest.approx(expected, abs=1e-6)
+
+
+def test_average_precision_refuses_what_it_cannot_rank():
+    with pytest.raises(ValueError, match="scores hold NaN"):
+        average_precision(cells([[math.nan, 1]]), cells([[1, 0]]), cells([1, 1]))
+    with pytest.raises(ValueError, match="truth holds pixels that do not count"):
+        average_precision(cells([[0, 1]]), cells([[2, 0]]), cells([1, 1]))

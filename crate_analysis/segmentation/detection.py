@@ -1,0 +1,264 @@
+"""Objects that MaskCut finds in a whole data set: a run that may be killed, and goes on."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import math
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, UInt8
+from joblib import Parallel, delayed
+from torch import Tensor
+from tqdm import tqdm
+
+from crate_analysis.datasets import Sample, SampleDataset, stack_images
+from crate_analysis.datasets.coco import decode, encode, run_lengths
+from crate_analysis.models import UnrolledModel
+from crate_analysis.models.unrolled import merge_heads
+from crate_analysis.probes.collect import check_layer
+from crate_analysis.segmentation.average_precision import check_one_layer
+from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling
+from crate_analysis.segmentation.maskcut import maskcut
+from crate_analysis.segmentation.masks import to_pixels
+
+Refine = Callable[[Tensor, Tensor], Tensor]
+"""From masks (k,H,W) bool and their picture (3,H,W) uint8 to masks (k,H,W) bool."""
+COLUMNS = ["image", "layer", "score", "bbox", "segmentation"]
+
+
+def detect_objects(
+    model: UnrolledModel,
+    dataset: SampleDataset,
+    results: str | Path,
+    layers: Sequence[int] = (-1,),
+    n_masks: int = 3,
+    tau: float = 0.15,
+    refine: Refine | None = None,
+    batch_size: int = 8,
+    workers: int = 1,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """MaskCut on the patch features of each picture (Yu et al. 2024, Sec. 3.2 and Table 1).
+
+    All layers are read in one forward pass a picture. Each picture's objects are appended to the
+    file `results` as soon as they are found; a run that was killed goes on behind the last whole
+    line, and a finished one is only read.
+
+    Parameters
+    ----------
+    dataset : pictures of one size, which the patch size divides; the paper takes 480 x 480.
+    results : a `.jsonl` file: what was asked for, then a line for each picture.
+    layers : from 0, or from the end when negative.
+    n_masks, tau : of `maskcut`.
+    refine : `refine_masks`, or another function of masks in pixels and their picture that gives
+        masks again; None, as the paper's Table 1, for none.
+    workers : processes that cut; the model runs in this one. With the model on a GPU take 1, the
+        cuts then run there too.
+
+    Returns a frame with a row an object: image (index in the data set), layer (from 0), score
+    (1 for the first mask of a picture, 1/2, 1/3 for the next: MaskCut gives none, and the order in
+    which it cuts is all it says), bbox ([x, y, width, height] in pixels) and segmentation (COCO's
+    run lengths).
+
+    Raises ValueError where `results` holds another evaluation, and what `maskcut` raises.
+    """
+    wanted = [check_layer(model, layer) for layer in layers]
+    settings = {
+        "model": model.name,
+        "weights": _checksum(model),
+        "dataset": f"{dataset.name}, {dataset.split}, seed {dataset.seed}",
+        "pictures": len(dataset),
+        "image_size": dataset.image_size,
+        "layers": wanted,
+        "n_masks": n_masks,
+        "tau": tau,
+        "refine": refine.__name__ if refine else None,
+        "code": hashlib.sha256(Path(__file__).with_name("maskcut.py").read_bytes()).hexdigest()[
+            :16
+        ],
+    }
+    path = Path(results)
+    done = _open_results(path, settings)
+    jobs = (
+        delayed(_cut_picture)(*picture, n_masks, tau, refine)
+        for picture in _features(model, dataset, wanted, done, batch_size)
+    )
+    records = Parallel(workers, return_as="generator")(jobs)
+    with path.open("a", encoding="utf-8") as file:
+        for record in tqdm(
+            records,
+            model.name,
+            len(dataset),
+            initial=done,
+            unit="picture",
+            disable=not progress,
+        ):
+            file.write(json.dumps(record) + "\n")
+            file.flush()
+    return read_results(path)
+
+
+def baseline_objects(
+    dataset: SampleDataset | Sequence[Sample],
+    patch_size: int,
+    n_masks: int = 3,
+    tau: float = 0.15,
+) -> pd.DataFrame:
+    """What can be had without a network, and the most that patches allow.
+
+    The frame of `detect_objects` with layer -1 and a column `model`: `raw pixels` (MaskCut on the
+    centred pixels of each patch), `centre prior` (one ellipse in the middle, half as high and wide
+    as the picture) and `patch ceiling` (the truth itself on the patch grid).
+    """
+    rows = []
+    for index in range(len(dataset)):
+        sample = dataset[index]
+        height, width = sample.image.shape[1:]
+        grid = (height // patch_size, width // patch_size)
+        pixels = F.pixel_unshuffle(sample.image.float(), patch_size).flatten(1).T
+        centre = centre_attention(*grid) > math.exp(-1 / 2)  # within a deviation of a quarter
+        for model, masks in {
+            "raw pixels": maskcut(pixels - pixels.mean(0), grid, n_masks, tau),
+            "centre prior": centre[None],
+            "patch ceiling": patch_ceiling(sample.masks[None], patch_size)[0],
+        }.items():
+            for found in _pack(to_pixels(masks, height, width)):
+                rows.append({"model": model, "image": index, "layer": -1, **found})
+    return pd.DataFrame(rows, columns=["model", *COLUMNS])
+
+
+def read_results(path: str | Path) -> pd.DataFrame:
+    """The frame of `detect_objects` from its file."""
+    lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
+    rows = [
+        {"image": record["image"], "layer": int(layer), **found}
+        for record in map(json.loads, lines)
+        for layer, objects in record["layers"].items()
+        for found in objects
+    ]
+    return pd.DataFrame(rows, columns=COLUMNS).astype({"image": int, "layer": int, "score": float})
+
+
+def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str | Path) -> None:
+    """Write objects as a COCO result file, which the official tool reads: one layer's at a time.
+
+    Masks and boxes are taken to each picture's own size, and pictures are called by COCO's ids.
+    All are of category 1: evaluate them with `useCats = 0`. Raises ValueError for several layers.
+    """
+    check_one_layer(objects)
+    rle = run_lengths()
+    content = []
+    for index in objects.image.unique().tolist():
+        found = objects[objects.image == index]
+        identity, height, width = dataset.coco_image(index)
+        masks = torch.stack([decode(packed, *packed["size"]) for packed in found.segmentation])
+        own = F.interpolate(masks[None].float(), (height, width), mode="nearest-exact")[0].bool()
+        for mask, score in zip(own, found.score, strict=True):
+            segmentation = encode(mask)
+            content.append(
+                {
+                    "image_id": identity,
+                    "category_id": 1,
+                    "segmentation": segmentation,
+                    "bbox": rle.toBbox(segmentation).tolist(),
+                    "score": score,
+                }
+            )
+    path = Path(path)
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(content), encoding="utf-8")
+    part.replace(path)
+
+
+def _checksum(model: UnrolledModel) -> str:
+    """Of the weights, so that results of one network are never taken for another's."""
+    weights = model.state_dict().items()
+    return _digest(name.encode() + bytes(w.cpu().contiguous().numpy()) for name, w in weights)
+
+
+def _digest(parts: Iterable[bytes]) -> str:
+    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+
+
+def _open_results(path: Path, settings: dict[str, Any]) -> int:
+    """How many pictures the file holds; a new file, or a half-written last line, is set right."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    text = path.read_text(encoding="utf-8") if path.exists() else ""
+    whole = text[: text.rfind("\n") + 1]
+    if not whole:
+        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
+        return 0
+    found = json.loads(whole[: whole.index("\n")])
+    differing = [
+        f"{name}={found.get(name)!r}, not {settings[name]!r}"
+        for name in settings
+        if found.get(name) != settings[name]
+    ]
+    if differing:
+        raise ValueError(f"{path} holds results with {'; '.join(differing)}: name another file")
+    if whole != text:
+        path.write_text(whole, encoding="utf-8")
+    return whole.count("\n") - 1
+
+
+Job = tuple[int, UInt8[Tensor, "3 H W"], dict[int, Tensor], tuple[int, int]]
+
+
+def _features(
+    model: UnrolledModel, dataset: SampleDataset, layers: list[int], start: int, batch_size: int
+) -> Iterator[Job]:
+    """Each picture's index, pixels, features by layer and patch grid, from picture `start` on."""
+    for first in range(start, len(dataset), batch_size):
+        indices = range(first, min(first + batch_size, len(dataset)))
+        images = stack_images([dataset[index] for index in indices])
+        features = _read(model, images, layers)
+        grid = model.patch_grid(model.normalize(images[:1]))
+        for row, index in enumerate(indices):
+            own = {layer: found[row] for layer, found in features.items()}
+            yield index, images[row], own, grid
+
+
+@torch.inference_mode()
+def _read(model: UnrolledModel, images: Tensor, layers: list[int]) -> dict[int, Tensor]:
+    device = next(model.parameters()).device
+    found = {}
+    for state in model.unroll(model.normalize(images.to(device))):
+        if state.index in layers:
+            found[state.index] = merge_heads(state.projections)[:, 1:]
+        if state.index == max(layers):
+            break
+    return found
+
+
+def _cut_picture(
+    index: int,
+    image: UInt8[Tensor, "3 H W"],
+    features: dict[int, Tensor],
+    grid: tuple[int, int],
+    n_masks: int,
+    tau: float,
+    refine: Refine | None,
+) -> dict[str, Any]:
+    """A line of the result file."""
+    record: dict[str, Any] = {"image": index, "layers": {}}
+    for layer, patches in features.items():
+        masks = to_pixels(maskcut(patches, grid, n_masks, tau), *image.shape[1:])
+        if refine is not None:
+            masks = refine(masks, image)
+        record["layers"][layer] = _pack(masks)
+    return record
+
+
+def _pack(masks: Bool[Tensor, "k H W"]) -> list[dict[str, Any]]:
+    """Objects in COCO's form, scored by their rank; empty masks are none."""
+    packed = [encode(mask) for mask in masks if mask.any()]
+    return [
+        {"score": 1 / rank, "bbox": run_lengths().toBbox(one).tolist(), "segmentation": one}
+        for rank, one in enumerate(packed, 1)
+    ]

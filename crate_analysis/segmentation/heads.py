@@ -1,0 +1,111 @@
+"""Which head stands for which part, and whether it does so in one kind of picture as in another."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import pandas as pd
+from jaxtyping import Bool, Float, Shaped
+from scipy.stats import norm, rankdata
+
+
+def choose_heads(scores: pd.DataFrame) -> pd.DataFrame:
+    """For each mask, the one head of all layers with the highest mean average precision.
+
+    `scores` is a frame of `head_scores`. Returns a row for each model, within and mask: its layer
+    and head (of equals the first, from the first layer on) and that mean over the pictures that
+    show the mask. Of many heads one is best by luck: score the choice on other pictures.
+    """
+    keys = ["model", "within", "mask"]
+    means = scores.groupby([*keys, "layer", "head"]).average_precision.mean().reset_index()
+    return means.loc[means.groupby(keys).average_precision.idxmax()].reset_index(drop=True)
+
+
+def head_agreement(
+    values: Float[np.ndarray, "*m i k"], groups: Shaped[np.ndarray, " i"]
+) -> Float[np.ndarray, "*m g g"]:
+    """Whether the heads that do well in one group of pictures do well in another, in [-1, 1].
+
+    Parameters
+    ----------
+    values : a score of each of k heads for each of i pictures, NaN where a picture has none.
+    groups : the group (such as the species) of each picture.
+
+    Entry a, b is Spearman's rank correlation of the heads' mean scores over half of group a's
+    pictures with those over half of group b's: 1 for one order of heads, about 0 for unrelated
+    ones. The halves are every other picture and the rest, and the two ways to pair them are
+    averaged. So the diagonal compares a group with itself on other pictures, which is the most to
+    be expected of so few. Rows follow the sorted groups; NaN where a group has no scores in a half.
+
+    Raises ValueError for fewer than two heads.
+    """
+    return _agreement(values, _halves(groups))
+
+
+def agreement_intervals(
+    values: Float[np.ndarray, "m i k"],
+    groups: Shaped[np.ndarray, " i"],
+    pairs: Mapping[str, Bool[np.ndarray, "g g"]],
+    level: float = 0.95,
+    resamples: int = 500,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """`head_agreement` averaged over m masks and some pairs of groups, with its interval.
+
+    `pairs` names sets of entries of the matrix, such as the diagonal. Returns a row for each name:
+    pairs, mean, low, high. The interval is the normal one with the bootstrap's standard error over
+    the pictures of each half of each group. Resampled means are noisier and so agree less, which
+    leaves that error about right but would move an interval of percentiles off the mean.
+
+    Raises ValueError for fewer than two heads and for pairs without an entry.
+    """
+    for name, entries in pairs.items():
+        if not entries.any():
+            raise ValueError(f"pairs {name!r} hold no entry; leave them out")
+    halves = _halves(groups)
+    draws = _resample(halves, resamples, np.random.default_rng(seed))
+    found, again = _agreement(values, halves), _agreement(values, draws)
+    width = norm.ppf((1 + level) / 2)
+    rows = []
+    for name, chosen in pairs.items():
+        mean = float(np.nanmean(found[..., chosen]))
+        error = width * float(np.nanmean(again[..., chosen], axis=(-2, -1)).std(ddof=1))
+        rows.append((name, mean, max(-1.0, mean - error), min(1.0, mean + error)))
+    return pd.DataFrame(rows, columns=["pairs", "mean", "low", "high"])
+
+
+def _halves(groups: Shaped[np.ndarray, " i"]) -> Float[np.ndarray, "s i"]:
+    """Which pictures are in the first half of each group, then in the second: 0 or 1."""
+    turn = pd.Series(groups).groupby(groups).cumcount().to_numpy() % 2
+    names = np.unique(groups)
+    return np.array([(groups == g) & (turn == half) for half in (0, 1) for g in names], float)
+
+
+def _resample(
+    halves: Float[np.ndarray, "s i"], resamples: int, rng: np.random.Generator
+) -> Float[np.ndarray, "r 1 s i"]:
+    """How often each draw with replacement takes each picture of each half."""
+    counts = np.zeros((resamples, *halves.shape))
+    for half, members in enumerate(halves):
+        pictures = np.flatnonzero(members)
+        if len(pictures):
+            even = np.full(len(pictures), 1 / len(pictures))
+            counts[:, half, pictures] = rng.multinomial(len(pictures), even, size=resamples)
+    return counts[:, None]
+
+
+def _agreement(
+    values: Float[np.ndarray, "*m i k"], weights: Float[np.ndarray, "*r s i"]
+) -> Float[np.ndarray, "*_ g g"]:
+    if values.shape[-1] < 2:
+        raise ValueError("one head agrees with itself everywhere; give the scores of at least 2")
+    known = np.isfinite(values)
+    with np.errstate(invalid="ignore"):  # a half without scores has no mean
+        means = (weights @ np.where(known, values, 0)) / (weights @ known)
+        ranks = rankdata(means, axis=-1)
+        ranks -= ranks.mean(-1, keepdims=True)
+        ranks /= np.linalg.norm(ranks, axis=-1, keepdims=True)
+    first, second = np.split(ranks, 2, axis=-2)
+    one_way = first @ second.swapaxes(-1, -2)
+    return (one_way + one_way.swapaxes(-1, -2)) / 2

@@ -1,0 +1,152 @@
+"""The whole way from pictures to a result file: resumed exactly, refused with reasons."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pandas as pd
+import pytest
+import torch
+
+from crate_analysis import build_model, load_dataset
+from crate_analysis.datasets.coco import decode
+from crate_analysis.probes import patch_features
+from crate_analysis.segmentation import (
+    detect_objects,
+    maskcut,
+    read_results,
+    to_pixels,
+    write_coco_results,
+)
+
+SIZE = 72
+
+
+@pytest.fixture(scope="module")
+def model():
+    torch.manual_seed(0)
+    arch = "crate_micro_patch6_72.creatures"
+    return build_model(arch, dim=32, depth=3, heads=2, patch_size=6).eval()
+
+
+@pytest.fixture(scope="module")
+def scenes():
+    return load_dataset("creatures-scenes", "dev", SIZE, limit=7)
+
+
+@pytest.fixture(scope="module")
+def whole(model, scenes, tmp_path_factory):
+    path = tmp_path_factory.mktemp("results") / "whole.jsonl"
+    frame = detect_objects(model, scenes, path, layers=[0, -1], batch_size=3, progress=False)
+    return path, frame
+
+
+def test_objects_are_maskcuts(model, scenes, whole):
+    _, frame = whole
+    assert set(frame.layer) == {0, 2}
+    for layer in (0, 2):
+        images = model.normalize(scenes[4].image[None])
+        masks = maskcut(patch_features(model, images, layer)[0], (12, 12))
+        rows = frame[(frame.image == 4) & (frame.layer == layer)]
+        assert rows.score.tolist() == [1.0, 1 / 2, 1 / 3][: len(masks)]
+        for row, mask in zip(rows.itertuples(), to_pixels(masks, SIZE, SIZE), strict=True):
+            assert torch.equal(decode(row.segmentation, SIZE, SIZE), mask)
+            where = mask.nonzero()
+            top, left = where.min(0).values.tolist()
+            bottom, right = where.max(0).values.tolist()
+            assert row.bbox == [left, top, right - left + 1, bottom - top + 1]
+
+
+def test_a_run_goes_on_behind_the_last_whole_line(model, scenes, whole, tmp_path, monkeypatch):
+    path, frame = whole
+    lines = path.read_text().splitlines(keepends=True)
+    cut = tmp_path / "cut.jsonl"
+    cut.write_text("".join(lines[:4]) + lines[4][:40])  # three pictures and a half
+    seen = []
+    draw = type(scenes).__getitem__
+    monkeypatch.setattr(type(scenes), "__getitem__", lambda s, i: seen.append(i) or draw(s, i))
+    again = detect_objects(model, scenes, cut, layers=[0, -1], batch_size=3, progress=False)
+    assert seen == [3, 4, 5, 6]
+    pd.testing.assert_frame_equal(again, frame)
+    assert cut.read_text() == path.read_text()
+
+    seen.clear()
+    detect_objects(model, scenes, cut, layers=[0, -1], progress=False)
+    assert seen == []
+
+
+def test_two_workers_find_the_same(model, scenes, whole, tmp_path):
+    path = tmp_path / "two.jsonl"
+    detect_objects(model, scenes, path, layers=[0, -1], workers=2, progress=False)
+    assert path.read_text() == whole[0].read_text()
+
+
+KILLED = """
+import sys, torch
+from crate_analysis import load_dataset, load_model
+from crate_analysis.segmentation import detect_objects
+torch.set_num_threads(1)
+scenes = load_dataset("creatures-scenes", "dev", 72, limit=60)
+detect_objects(load_model("crate-creatures"), scenes, sys.argv[1], progress=False, batch_size=4)
+"""
+
+
+@pytest.mark.slow
+def test_a_killed_run_loses_and_repeats_nothing(tmp_path):
+    killed, finished = tmp_path / "killed.jsonl", tmp_path / "finished.jsonl"
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed)])
+    deadline = time.monotonic() + 120
+    while not killed.exists() or killed.read_text().count("\n") < 6:
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.005)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    before = killed.read_text()
+    assert before.count("\n") < 61, "it was killed too late to show anything"
+
+    for path in (killed, finished):
+        subprocess.run([sys.executable, "-c", KILLED, str(path)], check=True)
+    after = killed.read_text()
+    assert after == finished.read_text()
+    assert after.startswith(before[: before.rfind("\n") + 1])
+    images = [json.loads(line)["image"] for line in after.splitlines()[1:]]
+    assert images == list(range(60))
+
+
+def test_another_evaluation_is_refused(model, scenes, whole):
+    path, _ = whole
+    with pytest.raises(ValueError, match=r"whole\.jsonl holds results with tau=0\.15, not 0\.2"):
+        detect_objects(model, scenes, path, layers=[0, -1], tau=0.2, progress=False)
+    torch.manual_seed(1)
+    other = build_model("crate_micro_patch6_72.creatures", dim=32, depth=3, heads=2)
+    with pytest.raises(ValueError, match="holds results with weights="):
+        detect_objects(other.eval(), scenes, path, layers=[0, -1], progress=False)
+    with pytest.raises(ValueError, match="layer 3 does not exist"):
+        detect_objects(model, scenes, path, layers=[3], progress=False)
+
+
+def test_nothing_found_is_an_empty_frame(model, tmp_path, monkeypatch):
+    with torch.no_grad():
+        blind = build_model("crate_micro_patch6_72.creatures", dim=32, depth=1, heads=2).eval()
+        for layer in blind.layers:
+            layer.attention.fn.qkv.weight.zero_()
+    scenes = load_dataset("creatures-scenes", "dev", SIZE, limit=2)
+    frame = detect_objects(blind, scenes, tmp_path / "x.jsonl", progress=False)
+    assert frame.empty and list(frame.columns) == [
+        "image",
+        "layer",
+        "score",
+        "bbox",
+        "segmentation",
+    ]
+    assert (tmp_path / "x.jsonl").read_text().count("\n") == 3
+
+
+def test_a_result_file_is_of_one_layer(scenes, whole, tmp_path):
+    _, frame = whole
+    with pytest.raises(ValueError, match=r"layers \[0, 2\] are given: choose one"):
+        write_coco_results(frame, scenes, tmp_path / "x.json")
+    assert read_results(whole[0]).equals(frame)
