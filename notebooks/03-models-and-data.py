@@ -45,7 +45,7 @@ from crate_analysis import build_model, list_models, load_dataset, load_model
 from crate_analysis.models import ARCHS, load_snapshots
 from crate_analysis.notebook import save_figure, table
 from crate_analysis.paths import data_folder
-from crate_analysis.plotting import model_colours, overlay, sheet
+from crate_analysis.plotting import model_colours, overlay, sheet, tint
 
 shipped = list_models().set_index("name")
 cards = {
@@ -61,7 +61,8 @@ glue("n_models", len(shipped), display=False)
 # Each is loaded by its name, `load_model("crate-creatures")`. The accuracy is that of the shipped
 # half-precision file on the {glue:text}`n_val` pictures of the split `val`, which the chapters
 # measure too and which was not looked at while training; the curves of {numref}`fig-curves` are on a
-# third split, `dev`. Chance is {glue:text}`chance:.0%`.
+# third split, `dev`. Chance is {glue:text}`chance:.0%`. Of some, weights along the training are shipped
+# too; `load_snapshots` reads them one by one ({doc}`09-training`).
 
 # %% tags=["hide-input"]
 some_card = next(iter(cards.values()))
@@ -117,7 +118,6 @@ display(Markdown("```sh\n" + "\n\n".join(commands) + "\n```"))
 # %% tags=["hide-input"]
 pictures = load_dataset(dataset, "val", 144, n_images, seed)
 samples = [pictures[index] for index in range(len(pictures))]
-palette = sns.color_palette("Set2")
 images = [sample.image.permute(1, 2, 0).numpy() for sample in samples]
 
 
@@ -162,12 +162,7 @@ save_figure(figure, told(truths), output, "fig-truth")
 # %% mystnb={"figure": {"caption": "Scenes and the masks of their animals, each in a colour of its own.", "name": "fig-scenes"}, "image": {"alt": "Two rows of scenes with several animals, the second row with the animals tinted."}} tags=["hide-input"]
 scenes = load_dataset("creatures-scenes", "val", 192, 6, seed)
 plain = [scene.image.permute(1, 2, 0).numpy() for scene in scenes]
-tinted = []
-for image, scene in zip(plain, scenes, strict=True):
-    for mask, colour in zip(scene.masks.numpy(), palette, strict=False):
-        colours_here = 0.45 * image + 0.55 * 255 * np.array(colour)
-        image = np.where(mask[..., None], colours_here, image).astype(np.uint8)
-    tinted.append(image)
+tinted = [tint(one, scene.masks.numpy()) for one, scene in zip(plain, scenes, strict=True)]
 figure, ax = plt.subplots(figsize=(9, 3.2))
 sheet([plain, tinted], rows=["scene", "animals"], ax=ax)
 save_figure(figure, told(list(scenes)), output, "fig-scenes")

@@ -8,13 +8,25 @@ import pytest
 
 from crate_analysis.plotting import (
     GAP,
+    chance_band,
+    frame_patch,
+    group_dots,
+    head_grid,
     heat,
+    interval_curves,
     interval_dots,
     layer_curves,
     model_colours,
+    outlines,
     overlay,
+    pair_map,
     reference_line,
+    rgb_tile,
     sheet,
+    smooth_heat,
+    spectra,
+    step_axis,
+    tint,
 )
 
 
@@ -87,3 +99,149 @@ def test_a_sheet_holds_every_tile_in_its_place(ax):
     assert canvas.shape == (2 * 3 + GAP, 3 * 4 + 2 * GAP, 3)
     assert canvas[3 + GAP, 2 * (4 + GAP), 0] == 50
     assert (canvas[3] == 255).all()
+
+
+def test_head_grid_shows_hundredths_and_frames_what_is_marked(ax):
+    index = pd.MultiIndex.from_product([[0, 1], [0, 1]], names=["layer", "head"])
+    scores = pd.DataFrame(
+        {"legs": [0.254, -0.1, -0.001, 0.9], "tail": [0.0, np.nan, 0.1, 0.2]}, index
+    )
+    assert head_grid(scores, scores > 0.25, 0.8, ax) is ax
+    shown = [text.get_text() for text in ax.texts]
+    assert shown == ["25", "0", "−10", "0", "10", "90", "20", "layer 1", "layer 2"]
+    assert [patch.get_xy() for patch in ax.patches] == [(-0.5, -0.5), (-0.5, 2.5)]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["1", "2", "1", "2"]
+    assert ax.images[0].get_clim() == (-0.8, 0.8)
+    index = pd.MultiIndex.from_product([range(12), range(12)])
+    crowded = head_grid(pd.DataFrame({"legs": np.zeros(144)}, index), ax=plt.figure().subplots())
+    assert len(crowded.texts) == 12 and len(crowded.get_yticks()) == 0
+    plt.close(crowded.figure)
+
+
+def test_group_dots_stand_in_their_group(ax):
+    frame = pd.DataFrame(
+        {"group": ["legs", "legs", "tail"], "label": ["a", "b", "b"], "mean": [0.4, 0.1, 0.2],
+         "low": [0.3, 0.05, 0.1], "high": [0.5, 0.15, 0.3]}
+    )  # fmt: skip
+    levels = pd.DataFrame({"chance": [0.05, 0.02], "prior": [0.2, 0.3]}, ["legs", "tail"])
+    assert group_dots(frame, model_colours(["a", "b"]), levels, "AP", ax) is ax
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[0.4, -0.175]])
+    np.testing.assert_allclose(ax.lines[1].get_xydata(), [[0.1, 0.175], [0.2, 1.175]])
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["legs", "tail"]
+    _, names = ax.get_legend_handles_labels()
+    assert names == ["a", "b", "chance", "prior"]
+    chance = ax.collections[2].get_segments()
+    np.testing.assert_allclose(chance[1], [[0.02, 0.58], [0.02, 1.42]])
+
+
+def test_outlines_lie_on_their_tiles(ax):
+    tile = np.zeros((6, 8, 3), np.uint8)
+    sheet([[tile, tile], [tile, tile]], ax=ax)
+    before = ax.get_xlim(), ax.get_ylim()
+    mask = np.zeros((6, 8), bool)
+    mask[:3, 4:] = True  # touches the tile's edge, where the line must close
+    outlines([[None, None], [None, mask]], ax=ax)
+    assert (ax.get_xlim(), ax.get_ylim()) == before
+    (line,) = ax.collections
+    box = line.get_paths()[0].get_extents()
+    left, top = 8 + GAP, 6 + GAP
+    assert (box.x0, box.x1) == (left + 3.5, left + 7.5)
+    assert (box.y0, box.y1) == (top - 0.5, top + 2.5)
+
+
+def test_a_tile_of_colours_is_blocky_and_white_where_nothing_is():
+    colours = np.zeros((2, 2, 3))
+    colours[0, 1] = [0.2, 0.4, 0.6]
+    colours[1, 0] = np.nan
+    tile = rgb_tile(colours, (4, 6))
+    assert tile.shape == (4, 6, 3)
+    assert (tile[:2, 3:] == [51, 102, 153]).all()
+    assert (tile[2:, :3] == 255).all() and (tile[2:, 3:] == 0).all()
+
+
+def test_smooth_heat_passes_through_the_patches_and_leaves_even_maps_even():
+    attention = np.zeros((5, 5))
+    attention[1, 3] = 1.0
+    colours = smooth_heat(attention, (45, 45)).astype(int).sum(-1)
+    assert np.unravel_index(colours.argmax(), colours.shape) == (13, 31)  # the middle of (1, 3)
+    dark = heat(0 * attention, (5, 5))[0, 0].astype(int).sum()
+    assert colours.min() == colours[-1, 0] == dark and len(np.unique(colours)) > 20
+    assert np.ptp(smooth_heat(np.full((3, 4), 0.2), (12, 12)), axis=(0, 1)).tolist() == [0, 0, 0]
+
+
+def test_a_frame_stands_in_its_patch():
+    picture = np.full((20, 40, 3), 90, np.uint8)
+    framed = frame_patch(picture, (1, 7), (4, 8), (1.0, 0.0, 0.0))
+    red = (framed == [255, 0, 0]).all(-1)
+    assert red[5:10, 35:].sum() == red.sum() == 5 * 5 - 3 * 3
+    assert (framed[~red] == 90).all() and (picture == 90).all()
+
+
+def test_pairs_are_numbered_and_a_head_with_itself_is_blank(ax):
+    values = np.array([[1.0, 0.3, 0.2], [0.3, 1.0, 0.25], [0.2, 0.25, 1.0]])
+    assert pair_map(values, 0.25, 0.1, ax=ax) is ax
+    cells = ax.collections[0]
+    assert np.ma.getmaskarray(cells.get_array()).reshape(3, 3).diagonal().all()
+    assert cells.get_clim() == pytest.approx((0.15, 0.35))
+    written = [text.get_text() for text in ax.texts]
+    assert written == ["0.30", "0.20", "0.30", "0.25", "0.20", "0.25"]
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["1", "2", "3"]
+
+
+def test_pairs_of_many_heads_have_no_numbers(ax):
+    assert not pair_map(np.eye(8), 0.1, 0.1, ax=ax).texts
+    assert not pair_map(np.eye(3), 0.1, 0.1, numbers=False, ax=ax).texts
+
+
+def test_a_chance_band_lies_between_its_levels(ax):
+    frame = pd.DataFrame({"layer": [0, 1], "low": [-1.0, -2.0], "high": [1.0, 2.0]})
+    assert chance_band(frame, ax) is ax
+    corners = ax.collections[0].get_paths()[0].vertices
+    assert {tuple(corner) for corner in corners} == {(1, -1), (1, 1), (2, -2), (2, 2)}
+
+
+def test_spectra_are_one_line_a_layer(ax):
+    frame = pd.DataFrame(
+        {"model": "a", "weights": "trained", "layer": [0, 0, 1, 1], "rank": [1, 2, 1, 2],
+         "value": [3.0, 1.0, 2.0, 1.5]}
+    )  # fmt: skip
+    assert spectra(frame, model_colours(["a"]), "weights", ["trained"], "size", ax) is ax
+    drawn = [line.get_xydata().tolist() for line in ax.lines if len(line.get_xydata())]
+    assert drawn == [[[1, 3], [2, 1]], [[1, 2], [2, 1.5]]]
+
+
+def test_interval_curves_draw_what_they_are_given(ax):
+    frame = pd.DataFrame(
+        {"model": "a", "step": [2, 1], "mean": [0.4, 0.1], "low": [0.3, 0.0], "high": [0.5, 0.2]}
+    )
+    interval_curves(frame, model_colours(["a"]), "step", "IoU", ax)
+    np.testing.assert_allclose(ax.lines[0].get_xydata(), [[1, 0.1], [2, 0.4]])
+    assert (ax.get_xlabel(), ax.get_ylabel()) == ("step", "IoU")
+
+
+def test_steps_that_double_lie_at_even_distances(ax):
+    step_axis([0, 24, 48, 96], ax)
+    places = ax.transData.transform([(step, 0) for step in (0, 24, 48, 96)])[:, 0]
+    gaps = np.diff(places)
+    assert gaps[0] > 0
+    np.testing.assert_allclose(gaps[1], gaps[2])
+    assert [label.get_text() for label in ax.get_xticklabels()] == ["0", "24", "48", "96"]
+    step_axis([0], ax)  # only the initial weights were kept
+
+
+def test_masks_are_tinted_each_in_its_colour():
+    picture = np.full((2, 3, 3), 100, np.uint8)
+    masks = np.zeros((2, 2, 3), bool)
+    masks[0, 0, 0] = masks[1, 0, 1] = True
+    tinted = tint(picture, masks)
+    assert (tinted[1] == 100).all() and (tinted[0, 2] == 100).all()
+    assert tinted[0, 0].argmax() == 0 and tinted[0, 1].argmax() == 2
+    assert (tint(picture, masks[:0]) == picture).all()
+
+
+def test_numbers_beside_dots_have_the_digits_asked_for(ax):
+    frame = pd.DataFrame({"label": ["a"], "model": ["a"], "mean": [-4.25], "low": [-5.0],
+                          "high": [-3.0]})  # fmt: skip
+    interval_dots(frame, {}, "change", ax, digits=1)
+    assert [text.get_text() for text in ax.texts] == ["-4.2"]
+    assert ax.get_xlim()[0] < -5 and ax.get_xlim()[1] == 0
