@@ -308,9 +308,9 @@ def head_grid(
             fontsize="small",
         )
     ax.set_yticks(range(rows) if roomy else [], heads + 1 if roomy else [])
-    slant = {"rotation": 45, "ha": "left", "rotation_mode": "anchor"}
-    short = columns <= 8 and max(map(len, scores.columns)) <= 6
-    ax.set_xticks(range(columns), scores.columns, **({} if short else slant))
+    ax.set_xticks(range(columns), scores.columns)
+    if columns > 8 or max(map(len, scores.columns)) > 6:
+        plt.setp(ax.get_xticklabels(), rotation=45, ha="left", rotation_mode="anchor")
     ax.tick_params(length=0, labelsize="small", top=True, labeltop=True, labelbottom=False)
     ax.spines[:].set_visible(False)
     return ax
@@ -327,7 +327,7 @@ def group_dots(
 
     `frame` has the columns group, label, mean, low, high; `colours` holds the colour of each label,
     in the order in which they lie below each other. `levels` has a row for each group and a column
-    for each level, drawn across the group's lines in shades of grey, from the first on darker.
+    for each level, drawn across the group's lines in grey, each darker than the one before.
     """
     ax = ax or plt.gca()
     groups = list(dict.fromkeys(frame["group"]))
@@ -339,8 +339,9 @@ def group_dots(
         ax.plot(own["mean"], y, "o", color=colour, markersize=4.5, label=label)
     if levels is not None:
         for name, shade in zip(levels, np.linspace(0.75, 0.1, levels.shape[1]), strict=True):
-            ends = [levels.index.map(groups.index) + side for side in (-0.42, 0.42)]
-            ax.vlines(levels[name], *ends, color=str(shade), linewidth=1.4, zorder=0, label=name)
+            y = np.array([groups.index(group) for group in levels.index])
+            ends, grey = (y - 0.42, y + 0.42), str(shade)
+            ax.vlines(levels[name], *ends, color=grey, linewidth=1.4, zorder=0, label=str(name))
     ax.set_yticks(range(len(groups)), groups)
     ax.set_ylim(len(groups) - 0.5, -0.5)
     ax.set_xlabel(xlabel)

@@ -1,17 +1,59 @@
 """What the objective of a white-box transformer is made of, measured layer by layer."""
 
 from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
+from crate_analysis.measures.dictionary import (
+    atom_cosines,
+    coding_objective,
+    lasso_objective,
+    step_strength,
+)
 from crate_analysis.measures.layers import MEASURES, Measure, measure_layers
 from crate_analysis.measures.sparsity import nonzero_fraction
+from crate_analysis.measures.steps import (
+    common_share,
+    cosine,
+    derived_gradient,
+    lift,
+    measured_gradient,
+    rate_change,
+    turned_cosine,
+    with_length_of,
+)
+from crate_analysis.measures.subspaces import (
+    effective_dimension,
+    orthogonality_gap,
+    principal_cosines,
+    subspace_coherence,
+    subspace_overlap,
+    token_dimension,
+)
 from crate_analysis.measures.summary import MeanInterval, mean_interval
 
 __all__ = [
     "MEASURES",
     "MeanInterval",
     "Measure",
+    "atom_cosines",
+    "coding_objective",
     "coding_rate",
+    "common_share",
+    "cosine",
+    "derived_gradient",
+    "effective_dimension",
+    "lasso_objective",
+    "lift",
     "mean_interval",
     "measure_layers",
+    "measured_gradient",
     "nonzero_fraction",
+    "orthogonality_gap",
+    "principal_cosines",
+    "rate_change",
+    "step_strength",
+    "subspace_coherence",
+    "subspace_overlap",
+    "token_dimension",
     "total_coding_rate",
+    "turned_cosine",
+    "with_length_of",
 ]

@@ -19,7 +19,9 @@ from torch import Tensor, nn
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.unrolled import (
     Layer,
+    SparseCoding,
     UnrolledModel,
+    head_bases,
     merge_heads,
     resize_positions,
     softmax_rows,
@@ -35,6 +37,10 @@ class SubspaceAttention(nn.Module):
         self.heads = heads
         self.qkv = nn.Linear(dim, dim, bias=False)  # rows are the stacked U_k^T
         self.to_out = output_map(dim, heads)
+
+    def subspaces(self) -> Tensor:
+        """The bases U_k, (h,d,p)."""
+        return head_bases(self.qkv.weight, self.heads)
 
     def project(self, normed: Tensor) -> Tensor:
         """U_k^T LN(Z), (b,h,t,p)."""
@@ -60,6 +66,10 @@ class MultiHeadAttention(nn.Module):
 
     def _part(self, normed: Tensor, index: int) -> Tensor:
         return split_heads(F.linear(normed, self.qkv.weight.chunk(3)[index]), self.heads)
+
+    def subspaces(self) -> Tensor:
+        """The bases of the keys, (h,d,p)."""
+        return head_bases(self.qkv.weight.chunk(3)[1], self.heads)
 
     def project(self, normed: Tensor) -> Tensor:
         """The keys, (b,h,t,p)."""
@@ -168,9 +178,27 @@ class CrateLayer(nn.ModuleList):
         """Z + MSSA(LN(Z))."""
         return tokens + self.attention.fn(normed, projections)
 
+    def normalize_half(self, half: Tensor) -> Tensor:
+        """LN(Z^{l+1/2})."""
+        return self.nonlinearity.norm(half)
+
+    def subspaces(self) -> Tensor:
+        """The bases U_k, or those of MHSA's keys."""
+        return self.attention.fn.subspaces()
+
+    def sparse_coding(self) -> SparseCoding:
+        """ISTA's dictionary and settings."""
+        ista = self.nonlinearity.fn
+        if not isinstance(ista, ISTA):
+            raise ValueError(
+                "this layer has an MLP in place of ISTA, and so no dictionary; "
+                "take a model with nonlinearity='ista' or 'ista_soft'"
+            )
+        return SparseCoding(ista.weight, ista.step_size, ista.sparsity)
+
     def transform(self, half: Tensor) -> Tensor:
         """ISTA(LN(Z)), without a residual; an MLP has one."""
-        output = self.nonlinearity.fn(self.nonlinearity.norm(half))
+        output = self.nonlinearity.fn(self.normalize_half(half))
         return half + output if self.has_residual else output
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterator, Sequence
 from functools import cached_property
-from typing import Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,20 @@ from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
 from crate_analysis.models.config import ModelConfig
+
+
+class SparseCoding(NamedTuple):
+    """What a step of ISTA lowers, 1/2 ||z - D a||^2 + sparsity ||a||_1, and by what step.
+
+    Yu et al. 2023, Sec. 2.4. The code a of a token z starts from a = z.
+    """
+
+    dictionary: Float[Tensor, "d d"]
+    """D, one atom a column."""
+    step_size: float
+    """eta."""
+    sparsity: float
+    """lambda."""
 
 
 @runtime_checkable
@@ -36,8 +50,17 @@ class Layer(Protocol):
     def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
         """Z^{l+1/2}, (b,t,d)."""
 
+    def normalize_half(self, half: Tensor) -> Tensor:
+        """LN(Z^{l+1/2}): what the second half of the layer sees, (b,t,d)."""
+
     def transform(self, half: Tensor) -> Tensor:
         """Z^{l+1} from Z^{l+1/2}, (b,t,d)."""
+
+    def subspaces(self) -> Tensor:
+        """The bases U_k, (h,d,p)."""
+
+    def sparse_coding(self) -> SparseCoding:
+        """The dictionary and settings of ISTA; ValueError in a layer without it."""
 
 
 class LayerState:
@@ -71,6 +94,27 @@ class LayerState:
     def output(self) -> Float[Tensor, "b t d"]:
         """Z^{l+1}: the tokens after the sparsification step."""
         return self._layer.transform(self.half)
+
+    @cached_property
+    def normed_half(self) -> Float[Tensor, "b t d"]:
+        """LN(Z^{l+1/2}): the tokens z that ISTA codes, or that an MLP sees."""
+        return self._layer.normalize_half(self.half)
+
+    @property
+    def subspaces(self) -> Float[Tensor, "h d p"]:
+        """The bases U_k, one a head, as learned (not orthonormal); of a ViT's and MHSA's keys.
+
+        `projections` is U_k^T `normed`, plus the bias that a ViT's keys have.
+        """
+        return self._layer.subspaces()
+
+    @property
+    def sparse_coding(self) -> SparseCoding:
+        """The dictionary D, step size and sparsity of the ISTA step.
+
+        Raises ValueError in a layer without one: a ViT's, or one with an MLP.
+        """
+        return self._layer.sparse_coding()
 
     def attention(self, query: slice = slice(0, 1)) -> Float[Tensor, "b h q t"]:
         """Attention of the chosen queries (default: `[CLS]`) to all tokens; rows sum to 1."""
@@ -194,6 +238,11 @@ def split_heads(x: Float[Tensor, "b t c"], heads: int) -> Float[Tensor, "b h t p
 def merge_heads(x: Float[Tensor, "b h t p"]) -> Float[Tensor, "b t c"]:
     """The inverse of `split_heads`."""
     return x.transpose(1, 2).flatten(2)
+
+
+def head_bases(weight: Float[Tensor, "c d"], heads: int) -> Float[Tensor, "h d p"]:
+    """The bases U_k in a linear layer's weight, whose rows are the stacked U_k^T."""
+    return weight.unflatten(0, (heads, -1)).mT
 
 
 def softmax_rows(

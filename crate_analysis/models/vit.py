@@ -14,7 +14,9 @@ from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.crate import MLP
 from crate_analysis.models.unrolled import (
     Layer,
+    SparseCoding,
     UnrolledModel,
+    head_bases,
     merge_heads,
     resize_positions,
     softmax_rows,
@@ -66,9 +68,24 @@ class Block(nn.Module):
         attention = softmax_rows(self.attn.part(normed, 0), projections)
         return tokens + self.attn.proj(merge_heads(attention @ self.attn.part(normed, 2)))
 
+    def normalize_half(self, half: Tensor) -> Tensor:
+        """LN(Z^{l+1/2})."""
+        return self.norm2(half)
+
+    def subspaces(self) -> Tensor:
+        """The bases of the keys."""
+        return head_bases(self.attn.qkv.weight.chunk(3)[1], self.attn.heads)
+
+    def sparse_coding(self) -> SparseCoding:
+        """Refused: a ViT has no dictionary."""
+        raise ValueError(
+            "a ViT's layer has an MLP in place of ISTA, and so no dictionary; "
+            "take a crate model with nonlinearity='ista' or 'ista_soft'"
+        )
+
     def transform(self, half: Tensor) -> Tensor:
         """Z + MLP(LN(Z))."""
-        return half + self.mlp(self.norm2(half))
+        return half + self.mlp(self.normalize_half(half))
 
 
 class PatchEmbed(nn.Module):

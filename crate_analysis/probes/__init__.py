@@ -1,7 +1,48 @@
 """Reading layers of a model: attention maps and patch features."""
 
-from crate_analysis.probes.attention import cls_attention, papers_layer
+from crate_analysis.probes.attention import (
+    cls_attention,
+    deepest_patch,
+    papers_layer,
+    patch_attention,
+)
 from crate_analysis.probes.collect import collect
 from crate_analysis.probes.features import patch_features
+from crate_analysis.probes.maps import (
+    attention_share,
+    effective_patches,
+    map_frame,
+    map_similarity,
+    regrid,
+)
+from crate_analysis.probes.parts import (
+    adjusted_rand,
+    balanced_accuracy,
+    cluster_patches,
+    linear_probe,
+    patch_labels,
+    separation_auc,
+)
+from crate_analysis.probes.pca import pca_rgb, pca_scores
 
-__all__ = ["cls_attention", "collect", "papers_layer", "patch_features"]
+__all__ = [
+    "adjusted_rand",
+    "attention_share",
+    "balanced_accuracy",
+    "cls_attention",
+    "cluster_patches",
+    "collect",
+    "deepest_patch",
+    "effective_patches",
+    "linear_probe",
+    "map_frame",
+    "map_similarity",
+    "papers_layer",
+    "patch_attention",
+    "patch_features",
+    "patch_labels",
+    "pca_rgb",
+    "pca_scores",
+    "regrid",
+    "separation_auc",
+]

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
+from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from crate_analysis.models import LayerState, UnrolledModel
@@ -43,3 +45,58 @@ def cls_attention(
     """
     attention = layer_state(model, images, layer).attention(query=slice(0, 1))
     return attention[:, :, 0, 1:].unflatten(-1, model.patch_grid(images))
+
+
+@torch.no_grad()
+def patch_attention(
+    model: UnrolledModel,
+    images: Float[Tensor, "b 3 H W"],
+    positions: Int64[Tensor, "b q 2"],
+    layer: int = -2,
+) -> Float[Tensor, "b h q gh gw"]:
+    """Attention of some patches of each picture to all patches, for every head, on the patch grid.
+
+    Entries of a map sum to 1 less what the patch gives to `[CLS]`; what it gives to itself is
+    among them, and in MSSA, where a token's query is its own key, that is often the most.
+
+    Parameters
+    ----------
+    images : normalised, see `model.normalize`.
+    positions : row and column in the patch grid, from 0, of the patches that ask in each picture.
+    layer : as for `cls_attention`. The layer's whole attention matrix is built.
+
+    Raises ValueError for a position outside the grid.
+    """
+    grid = model.patch_grid(images)
+    rows, columns = positions.unbind(-1)
+    for name, values, end in (("row", rows, grid[0]), ("column", columns, grid[1])):
+        if not ((values >= 0) & (values < end)).all():
+            raise ValueError(
+                f"positions hold {name}s {values.min()} to {values.max()}, "
+                f"but the grid has {name}s 0 to {end - 1}"
+            )
+    attention = layer_state(model, images, layer).attention(query=slice(1, None))
+    asked = attention[torch.arange(len(images))[:, None], :, rows * grid[1] + columns]
+    return asked.transpose(1, 2)[..., 1:].unflatten(-1, grid)
+
+
+def deepest_patch(masks: Bool[Tensor, "b H W"], grid: tuple[int, int]) -> Int64[Tensor, "b 2"]:
+    """Row and column of the patch that lies deepest inside each mask, the first of equals.
+
+    Depth is the distance of a pixel to the nearest one outside the mask, on average over a patch;
+    the picture's border does not count as outside. This chooses a place on an object, or with the
+    mask turned round one away from it, without anyone's eye. Raises ValueError for a mask that is
+    empty or all of the picture, and where the grid does not divide the picture.
+    """
+    height, width = masks.shape[-2:]
+    if height % grid[0] or width % grid[1]:
+        raise ValueError(
+            f"a grid of {grid[0]} x {grid[1]} patches does not divide {height} x {width} pixels"
+        )
+    found = []
+    for index, mask in enumerate(masks.cpu().numpy()):
+        if mask.all() or not mask.any():
+            raise ValueError(f"mask {index} is empty or all of the picture: it has no inside")
+        cells = distance_transform_edt(mask).reshape(grid[0], -1, grid[1], width // grid[1])
+        found.append(np.unravel_index(cells.mean((1, 3)).argmax(), grid))
+    return torch.tensor(np.array(found, dtype=np.int64).reshape(-1, 2))

@@ -14,7 +14,7 @@ Reader = Callable[[LayerState], Tensor]
 """From a layer's state to something with one row an image, (b, ...)."""
 
 
-@torch.inference_mode()
+@torch.no_grad()  # tensors that one may go on with, which inference_mode's are not
 def collect(
     model: UnrolledModel,
     dataset: SampleDataset,

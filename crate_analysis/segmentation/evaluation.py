@@ -156,8 +156,8 @@ def baseline_scores(
             fixed = torch.stack(list(priors.values())).expand(len(samples), -1, -1, -1)
             if fixed.shape[-2:] != grid:
                 raise ValueError(
-                    f"priors are on {fixed.shape[-2]} x {fixed.shape[-1]} patches and these pictures"
-                    f" on {grid[0]} x {grid[1]}; make both from pictures of one size"
+                    f"priors are on {fixed.shape[-2]} x {fixed.shape[-1]} patches and these "
+                    f"pictures on {grid[0]} x {grid[1]}; make both from pictures of one size"
                 )
             found = truth.score(fixed, attention_mask(fixed, keep, rule))
             own = names[found["head"]] == found["mask"]
@@ -212,8 +212,8 @@ def _patch_grid(samples: Sequence[Sample], patch_size: int) -> tuple[int, int]:
     height, width = stack_images(samples).shape[-2:]
     if height % patch_size or width % patch_size:
         raise ValueError(
-            f"pictures are {height} x {width} pixels, which patch_size={patch_size} does not divide; "
-            "load the data set with another image_size"
+            f"pictures are {height} x {width} pixels, which patch_size={patch_size} does not "
+            "divide; load the data set with another image_size"
         )
     return height // patch_size, width // patch_size
 

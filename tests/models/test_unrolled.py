@@ -251,3 +251,41 @@ def test_resized_positions_keep_cls_and_orientation():
 def test_constant_positions_stay_constant():
     resized = resize_positions(torch.full((1, 10, 2), 3.0), (5, 7))
     torch.testing.assert_close(resized, torch.full((1, 36, 2), 3.0))
+
+
+# --- what a layer is made of ------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_subspaces_are_what_projects(model, images):
+    config, heads = model.config, model.config.heads
+    for state in model.unroll(images):
+        assert state.subspaces.shape == (heads, config.dim, config.dim // heads)
+        seen = torch.einsum("hdp,btd->bhtp", state.subspaces, state.normed)
+        if config.family == "vit":  # its keys have a bias, which is no part of a subspace
+            bias = model.blocks[state.index].attn.qkv.bias.chunk(3)[1]
+            seen = seen + bias.unflatten(0, (heads, 1, -1))
+        torch.testing.assert_close(state.projections, seen)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["crate", "crate-soft", "crate-mhsa"])
+def test_sparse_coding_is_what_the_second_half_does(build_tiny, kind, images):
+    for state in build_tiny(kind).unroll(images):
+        dictionary, step_size, sparsity = state.sparse_coding
+        z = state.normed_half
+        codes = z + step_size * (z - z @ dictionary.T) @ dictionary
+        if kind == "crate-soft":
+            expected = codes.sign() * (codes.abs() - step_size * sparsity).clamp(min=0)
+        else:
+            expected = (codes - step_size * sparsity).clamp(min=0)
+        torch.testing.assert_close(state.output, expected)
+
+
+@torch.no_grad()
+@pytest.mark.parametrize("kind", ["crate-mlp", "vit"])
+def test_an_mlp_has_no_dictionary(build_tiny, kind, images):
+    state = next(build_tiny(kind).unroll(images))
+    with pytest.raises(ValueError, match="MLP in place of ISTA, and so no dictionary; take"):
+        _ = state.sparse_coding
+    assert state.normed_half.shape == state.half.shape

@@ -1,0 +1,68 @@
+"""The dictionary that ISTA codes tokens in, and the objective its step is derived from.
+
+Yu et al. 2023 (arXiv 2306.01129), Sec. 2.4. Axis letters: b images, t tokens, d embedding, n atoms
+(n = d in CRATE).
+"""
+
+from __future__ import annotations
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from crate_analysis.models import LayerState
+
+
+def atom_cosines(dictionary: Float[Tensor, "d n"]) -> Float[Tensor, " pairs"]:
+    """|cos| of the angle between each two atoms (columns), n (n - 1) / 2 values in [0, 1].
+
+    Their largest is the *mutual coherence*: 0 for orthogonal atoms, 1 where two atoms lie on one
+    line. With n > d atoms it is at least ((n - d) / (d (n - 1)))^(1/2) (Welch 1974); CRATE's n = d
+    atoms may be orthogonal, and the bound is 0. The mean for independent Gaussian atoms is near
+    (2 / (pi d))^(1/2). Raises ValueError for an atom of zeros and for fewer than two atoms.
+    """
+    count = dictionary.shape[1]
+    if count < 2:
+        raise ValueError(f"the dictionary has {count} atom (column), but a pair needs two")
+    lengths = dictionary.norm(dim=0)
+    if (lengths == 0).any():
+        dead = int((lengths == 0).nonzero()[0, 0])
+        raise ValueError(f"atom {dead} of the dictionary is zero and has no direction; drop it")
+    atoms = dictionary / lengths
+    above = torch.ones(count, count, dtype=torch.bool, device=atoms.device).triu(1)
+    return (atoms.mT @ atoms)[above].abs().clamp(max=1)
+
+
+def step_strength(dictionary: Float[Tensor, "d n"], step_size: float) -> Float[Tensor, ""]:
+    """The step size in units of the objective's curvature, eta ||D||^2 (spectral norm), >= 0.
+
+    Up to 2 a proximal gradient step from a permitted code cannot raise the objective; more may
+    overshoot (Beck & Teboulle 2009).
+    """
+    return step_size * torch.linalg.matrix_norm(dictionary, 2).square()
+
+
+def lasso_objective(
+    codes: Float[Tensor, "b t n"],
+    tokens: Float[Tensor, "b t d"],
+    dictionary: Float[Tensor, "d n"],
+    sparsity: float,
+) -> Float[Tensor, " b"]:
+    """1/2 ||z - D a||^2 + sparsity ||a||_1, mean over an image's tokens z and their codes a.
+
+    With sparsity 0 the first term alone. Raises ValueError for a sparsity below 0.
+    """
+    if not sparsity >= 0:
+        raise ValueError(f"sparsity={sparsity} must be 0 or more; it weighs the length of the code")
+    misfit = (tokens - codes @ dictionary.mT).square().sum(-1) / 2
+    return (misfit + sparsity * codes.abs().sum(-1)).mean(-1)
+
+
+def coding_objective(state: LayerState, codes: Float[Tensor, "b t d"]) -> Float[Tensor, " b"]:
+    """What a layer's ISTA step is derived to lower, at codes of the tokens that it sees, per token.
+
+    The `lasso_objective` of `state.normed_half`; the step goes from the codes `state.normed_half`
+    to the codes `state.output`. Raises ValueError in a layer without a dictionary.
+    """
+    dictionary, _, sparsity = state.sparse_coding
+    return lasso_objective(codes, state.normed_half, dictionary, sparsity)
