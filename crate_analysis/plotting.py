@@ -92,7 +92,7 @@ def interval_dots(
     ax: Axes | None = None,
     digits: int = 3,
 ) -> Axes:
-    """A dot, its interval and the number to so many digits: columns label, model, mean, low, high."""
+    """A dot, its interval and its number for each row: columns label, model, mean, low, high."""
     ax = ax or plt.gca()
     for position, row in enumerate(frame.to_dict("records")):
         colour = colours.get(row["model"], (0.45, 0.45, 0.45))
@@ -339,8 +339,8 @@ def group_dots(
         ax.plot(own["mean"], y, "o", color=colour, markersize=4.5, label=label)
     if levels is not None:
         for name, shade in zip(levels, np.linspace(0.75, 0.1, levels.shape[1]), strict=True):
-            y = np.array([groups.index(group) for group in levels.index])
-            ends, grey = (y - 0.42, y + 0.42), str(shade)
+            rows = np.array([groups.index(group) for group in levels.index])
+            ends, grey = (rows - 0.42, rows + 0.42), str(shade)
             ax.vlines(levels[name], *ends, color=grey, linewidth=1.4, zorder=0, label=str(name))
     ax.set_yticks(range(len(groups)), groups)
     ax.set_ylim(len(groups) - 0.5, -0.5)

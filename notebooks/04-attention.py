@@ -359,7 +359,8 @@ keys = ["quantity", "model", "weights", "layer"]
 by_picture = numbers.groupby([*keys, "image"], sort=False).value.mean().reset_index()
 by_layer = intervals(by_picture, keys)
 by_head = numbers.groupby([*keys, "head"], sort=False).value.mean().reset_index()
-levels = {SELF: {"even": 1 / (n_patches + 1)}}
+tokens = {seen[name]["row"].shape[-1] for name in names}
+levels = {SELF: {"even": 1 / tokens.pop()}} if len(tokens) == 1 else {}
 if has_masks:
     covered, grid = objects(first), maps[names[0]].shape[-2:]
     blob = attention_share(centre_attention(*grid).expand(len(first), 1, *grid), covered)
@@ -385,7 +386,8 @@ panels.flat[0].legend(frameon=False, fontsize="small")
 save_figure(figure, by_layer, output, "fig-attention-numbers")
 
 # %% [markdown]
-# The same at the paper's layer, head by head; the width here in patches.
+# The same at the paper's layer, head by head, with 95 % intervals over pictures; the width is given in
+# patches.
 
 # %% tags=["hide-input"]
 rows = []
@@ -422,7 +424,7 @@ if has_masks and has_labels:
 if len(by_class):
     figure, ax = plt.subplots(figsize=(7.5, 0.8 + 0.34 * by_class.group.nunique()))
     group_dots(by_class, colours, own_pixels[order].to_frame("its share of pixels"), SHARE, ax)
-    ax.legend(frameon=False, fontsize="small")
+    ax.legend(frameon=False, fontsize="small", ncols=4, loc="lower left", bbox_to_anchor=(0, 1))
     save_figure(figure, by_class, output, "fig-attention-species")
 
 # %% [markdown]
@@ -607,7 +609,7 @@ save_figure(figure, finer, output, "fig-attention-scales")
 known = ("similarity", "IoU of the best head", "accuracy")
 present = [quantity for quantity in known if quantity in set(by_scale.quantity)]
 figure, panels = plt.subplots(
-    1, len(present), figsize=(10, 3.4), layout="constrained", squeeze=False
+    1, len(present), figsize=(1 + 3 * len(present), 3.4), layout="constrained", squeeze=False
 )
 for ax, quantity in zip(panels[0], present, strict=True):
     interval_curves(by_scale[by_scale.quantity == quantity], colours, "factor", quantity, ax)

@@ -285,7 +285,12 @@ if has_masks:
 
 # %% mystnb={"figure": {"caption": "What noise leaves of the maps and of the classification: growing deviation (top) and growing share of the pixels (bottom). Means with 95 % intervals over pictures. Dashed: similarity to the clean map of another picture. Dotted: a blob in the middle, and the best of as many random maps as there are heads.", "name": "fig-noise-curves"}, "image": {"alt": "Two rows of line plots against the strength of the noise: similarity to the clean map, IoU of the best head, accuracy, for each model."}} tags=["hide-input"]
 figure, panels = plt.subplots(
-    2, len(measured), figsize=(10, 6), layout="constrained", sharey="col", squeeze=False
+    2,
+    len(measured),
+    figsize=(1 + 3 * len(measured), 6),
+    layout="constrained",
+    sharey="col",
+    squeeze=False,
 )
 sweeps = [
     (by_deviation, "sd", f"sd of noise on {fixed_share:.0%} of the pixels"),
