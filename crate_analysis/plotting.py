@@ -105,6 +105,7 @@ def interval_dots(
             textcoords="offset points",
             va="center",
             fontsize="small",
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
         )
     ax.set_yticks(range(len(frame)), frame["label"])
     ax.set_ylim(len(frame) - 0.5, -0.5)

@@ -21,27 +21,27 @@
 # a ViT trained the same way is scattered (their Fig. 1, 8 and 14).
 #
 # **What we find.** On the first pictures of a split, none left out, most maps of {glue:text}`main` show
-# the animal nearly whole, and those of {glue:text}`other` a few bright patches: to the eye, just the
-# claim. The numbers say what the difference is. On {glue:text}`n_measured` pictures, averaged over heads
+# the animal, whole or in large part, and those of {glue:text}`other` a few bright patches: to the eye, just
+# the claim. The numbers say what the difference is. On {glue:text}`n_measured` pictures, averaged over heads
 # at the layer that the paper takes, {glue:text}`main` gives the animal {glue:text}`main_share` of its
 # attention and {glue:text}`other` {glue:text}`other_share` (95 % intervals over pictures), where a blob in
 # the middle would give it {glue:text}`centre_share:.2f` and an even map {glue:text}`even_share:.2f`. So
-# both look at the animal, about as much. But {glue:text}`main` looks at all of it: of the animal's
+# both look at the animal, about as much. But {glue:text}`main` looks at nearly all of it: of the animal's
 # patches its maps are spread over {glue:text}`main_evenness`, those of {glue:text}`other` over
 # {glue:text}`other_evenness`. In earlier layers more of the attention is on the animal
 # ({glue:text}`main_top_share` in layer {glue:text}`main_top_layer` of {glue:text}`main`,
-# {glue:text}`other_top_share` in layer {glue:text}`other_top_layer` of {glue:text}`other`). And some
-# animals are missed: {glue:text}`worst_species` gets {glue:text}`worst_species_share` of the attention of
-# {glue:text}`main`, no more than its share of the pixels.
+# {glue:text}`other_top_share` in layer {glue:text}`other_top_layer` of {glue:text}`other`). And one
+# animal is missed: {glue:text}`worst_species` gets {glue:text}`worst_species_share` of the attention of
+# {glue:text}`main`, and covers {glue:text}`worst_species_pixels:.2f` of the pixels.
 #
 # Ask a patch in the place of `[CLS]`, and {glue:text}`main` answers like with like: a patch of the animal
 # gives {glue:text}`main_inside` of its attention to the animal, one far away from it
 # {glue:text}`main_outside`. In {glue:text}`other` it makes no difference who asks
-# ({glue:text}`other_inside` and {glue:text}`other_outside`). Pictures {glue:text}`largest:g` times as
-# large give a grid as much finer. The maps of {glue:text}`main` keep {glue:text}`main_similarity` in common
+# ({glue:text}`other_inside` and {glue:text}`other_outside`). Pictures of {glue:text}`largest:g` times
+# the side give a grid as much finer. The maps of {glue:text}`main` keep {glue:text}`main_similarity` in common
 # with the original ones ({glue:text}`main_floor` for maps of different pictures), those of
 # {glue:text}`other` {glue:text}`other_similarity` ({glue:text}`other_floor`); but the best head's IoU
-# does not gain from it (by {glue:text}`main_gain` and {glue:text}`other_gain`), and the accuracy falls,
+# does not measurably gain from it (by {glue:text}`main_gain` and {glue:text}`other_gain`), and the accuracy falls,
 # from {glue:text}`main_accuracy_small:.0%` to {glue:text}`main_accuracy_large:.0%` and from
 # {glue:text}`other_accuracy_small:.0%` to {glue:text}`other_accuracy_large:.0%`.
 #
@@ -255,7 +255,7 @@ save_figure(figure, gallery, output, "fig-attention-gallery")
 # %% [markdown]
 # Smoothing flatters: it draws round limbs where there are only patches. {numref}`fig-attention-grid` puts
 # the true grid beside it, and everything that is measured is measured on the true grid, whose values are
-# in the table saved with each figure.
+# in the table saved with each of these figures.
 
 # %% tags=["hide-input"]
 tiles, columns = [], ["picture"]
@@ -401,11 +401,11 @@ for name in names:
 table(pd.DataFrame(rows).set_index("model"))
 
 # %% [markdown]
-# {numref}`fig-attention-species` asks for which animals this holds. CRATE's attention follows the coat:
-# it is strongest on brown and orange animals, weaker on those with black and white in them, and weakest
-# on {glue:text}`worst_species`, where it is no more than the share of pixels and the maps are flat. Still
-# the network names {glue:text}`worst_species_named` of them right: not to attend to an animal is not the
-# same as not to see it. The ViT's averages differ less from species to species.
+# {numref}`fig-attention-species` asks for which animals this holds. CRATE's attention seems to follow the
+# coat: it is strongest on brown and orange animals, weaker on those with black and white in them, and
+# weakest on {glue:text}`worst_species`, where the maps are flat. Still the network names
+# {glue:text}`worst_species_named` of them right: not to attend to an animal is not the same as not to see
+# it. The ViT's averages differ less from species to species.
 
 # %% tags=["hide-input"]
 by_class = pd.DataFrame()
@@ -454,7 +454,7 @@ for name, network in networks.items():
 
 # %% tags=["hide-input"]
 RED, BLUE = (0.94, 0.2, 0.15), (0.15, 0.55, 0.95)
-tiles, where = [], []
+tiles, frames = [], []
 for index in range(min(5, n_scaled)):
     marked, line = images[index], []
     for colour, place in zip((RED, BLUE), positions[names[0]][index].tolist(), strict=True):
@@ -462,18 +462,20 @@ for index in range(min(5, n_scaled)):
     for name in names:
         answers = (average[name][index], *asked[name][index].mean(0))
         line += [smooth_heat(answer.numpy(), tile) for answer in answers]
-        for query, place in zip(("red", "blue"), positions[name][index].tolist(), strict=True):
-            where.append((name, layers[name], "mean", paths[index], query, *place))
+        at = ("", *(tuple(place) for place in positions[name][index].tolist()))
+        for query, place, answer in zip(("[CLS]", "red", "blue"), at, answers, strict=True):
+            about = {"model": name, "layer": layers[name], "path": paths[index]}
+            frame = map_frame(answer[None, None], query=query, asked_from=str(place), **about)
+            frames.append(frame.assign(image=index, head="mean"))
     tiles.append([marked, *line])
 columns = ["picture"] + [
     f"{short[name]}\n{query}" for name in names for query in ("from [CLS]", "from red", "from blue")
 ]
-queries = pd.DataFrame(where, columns=["model", "layer", "head", "path", "query", "row", "column"])
 
 # %% mystnb={"figure": {"caption": "Who asks matters: attention of `[CLS]`, of the patch framed red and of the one framed blue, averaged over heads, on the first pictures of the split. Smoothed for display only.", "name": "fig-attention-queries"}, "image": {"alt": "Pictures with two framed patches, and for each model the attention maps of CLS and of the two patches."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(10, 10 * len(tiles) / len(tiles[0]) + 0.4))
 sheet(tiles, columns, ax=ax)
-save_figure(figure, queries, output, "fig-attention-queries")
+save_figure(figure, pd.concat(frames), output, "fig-attention-queries")
 
 # %% [markdown]
 # {numref}`fig-attention-query-share` puts numbers to it on {glue:text}`n_scaled` pictures. What a patch
@@ -532,7 +534,7 @@ if len(query_share):
 # has the same pictures, sampled more finely, at the patch size the network was trained with.
 
 # %% tags=["hide-input"]
-factors = [1.0, *scales]
+factors = sorted({1.0, *scales})
 values, scaled, sampled = [], {}, {size: some[:n_scaled] for size, some in samples.items()}
 for name, network in networks.items():
     patch, grid = network.config.patch_size, tuple(maps[name].shape[-2:])
@@ -579,24 +581,24 @@ if has_masks:
 
 # %% tags=["hide-input"]
 largest = max(factors)
-tiles, where = [], []
+tiles, frames = [], []
 for index in range(min(4, n_scaled)):
     some = scaled[names[0], largest][0]
     big = some[index].image.permute(1, 2, 0).numpy()
     line = [big]
     for name in names:
         for factor in factors:
-            own = scaled[name, factor][1][index].mean(0).numpy()
-            line.append(heat(own, big.shape[:2]))
-            where.append((name, layers[name], "mean", paths[index], factor, *own.shape))
+            own = scaled[name, factor][1][index].mean(0)
+            line.append(heat(own.numpy(), big.shape[:2]))
+            about = {"model": name, "layer": layers[name], "path": paths[index], "factor": factor}
+            frames.append(map_frame(own[None, None], **about).assign(image=index, head="mean"))
     tiles.append(line)
 columns = ["picture"] + [f"{short[name]}\n{factor:g} ×" for name in names for factor in factors]
-finer = pd.DataFrame(where, columns=["model", "layer", "head", "path", "factor", "rows", "columns"])
 
 # %% mystnb={"figure": {"caption": "The same pictures at several sizes: attention of `[CLS]`, averaged over heads, on the true grid. 1 \u00d7 is the size that the network was trained with.", "name": "fig-attention-scales"}, "image": {"alt": "Pictures and their attention maps on finer and finer grids, for each model."}} tags=["hide-input"]
 figure, ax = plt.subplots(figsize=(10, 10 * len(tiles) / len(tiles[0]) + 0.4))
 sheet(tiles, columns, ax=ax)
-save_figure(figure, finer, output, "fig-attention-scales")
+save_figure(figure, pd.concat(frames), output, "fig-attention-scales")
 
 # %% [markdown]
 # Finer is not the same as better. {numref}`fig-attention-scale-numbers` asks three things. How much do the
@@ -668,6 +670,7 @@ if len(by_class):
     glue("worst_species", f"the {worst}", display=False)
     value = interval(by_class, group=worst, label=names[0])
     glue("worst_species_share", value, display=False)
+    glue("worst_species_pixels", float(own_pixels[worst]), display=False)
     theirs = [index for index, label in enumerate(labels) if classes[label] == worst]
     named = seen[names[0]]["logits"][theirs, -1].argmax(1) == torch.tensor(labels)[theirs]
     glue("worst_species_named", f"{int(named.sum())} of {len(theirs)}", display=False)

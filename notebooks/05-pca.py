@@ -137,13 +137,15 @@ def by_class(samples):
 
 
 def intervals(frame, *keys):
-    """The mean value and its interval over pictures, for each group of rows."""
-    rows = [(*key, *mean_interval(own.value)) for key, own in frame.groupby(list(keys), sort=False)]
+    """The mean value and its interval, for each group of rows that has two pictures or more."""
+    kept = frame.dropna(subset="value").groupby(list(keys), sort=False)
+    rows = [(*key, *mean_interval(own.value)) for key, own in kept if len(own) > 1]
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high"])
 
 
 samples, classes = read("val", n_images)
 groups = by_class(samples[main])
+measured = torch.cat(list(groups.values()))
 size = samples[main][0].image.shape[1:]
 
 # %% [markdown]
@@ -361,6 +363,7 @@ if has_masks:
                 pixels = pca_scores(pixels[places], grids[base], 1).flatten()
                 alike[what].append(abs(np.corrcoef(scores, pixels)[0, 1]))
         overlap = (found & animal[base]).sum(1) / (found | animal[base]).sum(1)
+        overlap = overlap[measured]
         own = auc[(auc.model == name) & (auc.weights == weights) & (auc.layer == layer)]
         by_group = own.groupby(["class", "component"]).value.mean().unstack()
         best = np.maximum(by_group, 1 - by_group).max(axis=1)
@@ -378,7 +381,7 @@ if has_masks:
 
 # %% tags=["hide-input"]
 if has_masks:
-    glue("n_measured", len(samples[main]), display=False)
+    glue("n_measured", len(measured), display=False)
     best = trained.groupby(["model", "layer"]).value.mean()
     for role, name in (("main", main), ("other", other)):
         glue(role, name, display=False)
@@ -546,12 +549,9 @@ if has_parts:
             for what in ("three colours", "features", "features and place"):
                 if (label, what) in told:
                     value = balanced_accuracy(told[label, what], truth[name])
-                    rows.append((f"{label}: {what}", name, value))
-    rows += [(label, label, value) for label, value in beside.items()]
-    scores = pd.DataFrame(
-        [(label, model, *mean_interval(value)) for label, model, value in rows],
-        columns=["label", "model", "mean", "low", "high"],
-    )
+                    rows.append({"label": f"{label}: {what}", "model": name, "value": value})
+    rows += [{"label": label, "model": label, "value": value} for label, value in beside.items()]
+    scores = intervals(pd.concat(map(pd.DataFrame, rows)), "label", "model")
 
 # %% mystnb={"figure": {"caption": "Balanced accuracy of a linear probe for the parts at the paper's layers, by what it is given of each patch; means over pictures with 95 % bootstrap intervals. Grey: no network.", "name": "fig-pca-inputs"}, "image": {"alt": "Dot plot of the balanced accuracy of linear probes with intervals, for several inputs of each model and for pixels and place."}} tags=["hide-input"]
 if has_parts:
@@ -572,8 +572,9 @@ if has_parts:
         for name in names:
             own = truth[name] == part
             hits = (told[name, "features"] == part) & own
-            rows[label][name] = str(mean_interval(hits.sum(1) / own.sum(1)))
-    display(table(pd.DataFrame(rows).T.rename_axis("part")))
+            recall = hits.sum(1)[own.any(1)] / own.sum(1)[own.any(1)]
+            rows[label][name] = str(mean_interval(recall)) if len(recall) > 1 else None
+    display(table(pd.DataFrame(rows).T.rename_axis("part"), missing="–"))
 
 # %% tags=["hide-input"]
 if has_parts:

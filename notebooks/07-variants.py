@@ -26,8 +26,9 @@
 #
 # **What we find.** On {glue:text}`n_measured` pictures, the best head of the last layer but one has a
 # mean IoU with the object of {glue:text}`ranking`. {glue:text}`attention_effect`
-# {glue:text}`nonlinearity_effect` {glue:text}`interaction_effect` Networks that tell the species apart
-# equally well ({glue:text}`accuracies`) differ this much in where they look.
+# {glue:text}`nonlinearity_effect` {glue:text}`interaction_effect` So here {glue:text}`attention_verdict`,
+# and {glue:text}`nonlinearity_verdict`; the paper finds that both help. Networks that tell the species
+# apart about equally well ({glue:text}`accuracies`) differ this much in where they look.
 #
 # **How our setting differs.** Small networks on drawn animals, trained alike, **one run each**
 # ({doc}`03-models-and-data`): the intervals are over pictures and say nothing of what another run
@@ -295,6 +296,14 @@ if has_masks and len(cells) == len(PAPER):
         f"MSSA and by {found['ISTA for an MLP, beside MHSA']} beside MHSA.",
         display=False,
     )
+    for role, part, pair in (
+        ("attention", "MSSA", ("MSSA for MHSA, beside ISTA", "MSSA for MHSA, beside an MLP")),
+        ("nonlinearity", "ISTA", ("ISTA for an MLP, beside MSSA", "ISTA for an MLP, beside MHSA")),
+    ):
+        helps = effects.set_index("label").low[list(pair)] > 0
+        verdict = {2: "helps beside either partner", 1: "helps beside one partner only"}
+        verdict = f"{part} {verdict.get(helps.sum(), 'helps beside neither partner')}"
+        glue(f"{role}_verdict", verdict, display=False)
     glue("interaction_effect", f"The interaction is {found['interaction']}.", display=False)
     known = accuracy.reindex(names).dropna()
     glue("accuracies", f"{known.min():.1%} to {known.max():.1%} of val pictures", display=False)

@@ -16,9 +16,9 @@
 # %% [markdown]
 # # Do the maps survive noise?
 #
-# **The claim.** {cite:t}`yu2024emergence` add Gaussian noise to a share of the pixels and show that
-# CRATE's attention maps still show the object (their Fig. 11 and 12): noise of standard deviation 10 to 75
-# (of 255) on half of the pixels, and of 75 on a tenth to three quarters of them.
+# **The claim.** {cite:t}`yu2024emergence` show CRATE's attention maps on pictures with Gaussian noise on a
+# share of their pixels (their Fig. 11 and 12): of standard deviation 10 to 75 (of 255) on half of the
+# pixels, and of 75 on a tenth to three quarters of them. At stake is that the maps survive it.
 #
 # **What we find.** Weak noise does little to the maps of either model. Under noise of {glue:text}`strong`
 # of the pixels, on {glue:text}`n_measured` pictures, the best head of {glue:text}`main` still covers the
@@ -145,7 +145,7 @@ by_share = [clean, *(Noise(share, fixed_deviation) for share in shares)]
 strong = Noise(fixed_share, fixed_deviation)
 places = [strong, strong._replace(where="background"), strong._replace(where="objects")]
 placed = places if has_masks else []
-noises = list(dict.fromkeys([*by_deviation, *by_share, *placed]))
+noises = list(dict.fromkeys([*by_deviation, *by_share, strong, *placed]))
 
 
 def readers(model):
@@ -245,6 +245,7 @@ save_figure(figure, values, output, "fig-noise-share")
 #   patches of the smaller of the two after each is scaled to sum to 1 (histogram intersection, 1 less the
 #   total variation distance; 1 for equal maps), averaged over heads. Wide maps have much in common in any
 #   case, so the dashed floor is what the noisy map has in common with the clean map of *another* picture.
+#   Of what tells a picture's map from another's, (similarity - floor) / (1 - floor) is left.
 # - *IoU of the best head* with the objects, as in {doc}`02-segmentation`, where masks hold
 #   {glue:text}`keep:.0%` of the attention.
 # - *Accuracy* of the network.
@@ -333,10 +334,9 @@ table(pd.DataFrame(rows).set_index("model"))
 # %% [markdown]
 # ## Where the noise gets in
 #
-# Why does {glue:text}`main` lose its class so much sooner, when its maps do not? One difference
-# comes before the first layer. CRATE's embedding normalises the pixels of each patch (LayerNorm) before it
-# maps them to a token; a ViT's is linear in the pixels. A patch of even sky has little contrast, so next
-# to nothing of noise is a large part of it, and normalising turns it into a patch of noise.
+# Why does {glue:text}`main` lose the class so much sooner? One difference comes before the first layer. CRATE's embedding normalises the pixels of each patch (LayerNorm) before it
+# maps them to a token; a ViT's is linear in the pixels. A patch of even sky has little contrast, a
+# little noise is large beside it, and normalising makes of it a patch of noise.
 # {numref}`fig-noise-embedding` measures this: the squared change of the patch tokens before the first
 # layer, as a multiple of their variance over pictures, for the half of the patches with less contrast
 # (the standard deviation of their clean pixels) and for the half with more.
