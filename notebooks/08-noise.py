@@ -48,6 +48,7 @@
 
 # %% tags=["parameters"]
 models = ["crate-creatures", "vit-creatures"]
+variants = ["crate-sth-creatures", "crate-mlp-creatures", "crate-mhsa-creatures"]
 dataset = "creatures"
 n_images = 100
 n_shown = 2
@@ -65,6 +66,7 @@ from crate_analysis.notebook import check_parameters
 check_parameters(
     globals(),
     models=list[str],
+    variants=list[str],
     dataset=str,
     n_images=int,
     n_shown=int,
@@ -377,9 +379,10 @@ ax.set(xlabel=f"sd of noise on {fixed_share:.0%} of the pixels", ylim=(0, None))
 save_figure(figure, embedded, output, "fig-noise-embedding")
 
 # %% [markdown]
-# That is no proof that the embedding is to blame, since no network was trained with the other one's. But
-# it predicts something: noise where there is nothing to see should disturb CRATE and leave the ViT alone.
-# {numref}`fig-noise-where` keeps the strong noise on the background only, and on the objects only.
+# That does not prove that the embedding is to blame. But it predicts two things. First, noise where there
+# is nothing to see should disturb CRATE and leave the ViT alone: {numref}`fig-noise-where` keeps the strong
+# noise on the background only, and on the objects only. Second, every network with this embedding should
+# lose its class, whatever its layers are: {numref}`fig-noise-variants`, below.
 
 # %% tags=["hide-input"]
 if has_masks:
@@ -399,6 +402,40 @@ if has_masks:
         ax.set_xlim(0, None)
     panels[0, 0].legend(frameon=False, fontsize="small", loc="lower left")
     save_figure(figure, at, output, "fig-noise-where")
+
+# %% [markdown]
+# The variants of {doc}`07-variants` have CRATE's embedding and other layers: CRATE-MLP has the ViT's MLP,
+# CRATE-MHSA its attention, CRATE-sth a threshold that keeps negative entries. If the embedding lets the
+# noise in, all of them fall as CRATE does; if MSSA or ISTA does, those without it are spared.
+
+# %% tags=["hide-input"]
+n_compared = min(64, len(first))
+compared = [noise for noise in (clean, *places) if noise in levels]
+rows = []
+if can_classify and variants:
+    answers = {name: logits[name][:n_compared, [*map(levels.index, compared)]] for name in names}
+    for name, network in load_models(variants).items():
+        if name not in networks and network.config.num_classes == len(classes):
+            some = load_dataset(dataset, "val", network.config.image_size, n_images, seed)
+            noisy = NoisyPictures(some, compared, seed)
+            readings = {"logits": readers(network)["logits"]}
+            found = collect(network, noisy, readings, [-1], limit=n_compared * len(compared))
+            answers[name] = found["logits"][:, 0].unflatten(0, (n_compared, -1))
+    for name in [name for name in answers if name in can_classify or name not in names]:
+        hits = answers[name].argmax(-1) == torch.tensor(labels[:n_compared])[:, None]
+        for noise, part in zip(compared, hits.double().T, strict=True):
+            group = "none" if noise == clean else noise.where
+            rows.append((group, name, noise.share, noise.sd, *mean_interval(part.numpy())))
+by_variant = pd.DataFrame(rows, columns=["group", "label", "share", "sd", "mean", "low", "high"])
+
+# %% mystnb={"figure": {"caption": "Accuracy without noise and under the strong noise everywhere, on the background and on the objects, for networks that share CRATE's embedding and for the ViT. Means with 95 % intervals over pictures.", "name": "fig-noise-variants"}, "image": {"alt": "Dots with intervals: accuracy of each model and variant, by where the noise is."}} tags=["hide-input"]
+if len(by_variant):
+    palette = model_colours([*names, *(name for name in variants if name not in names)])
+    palette = {name: palette[name] for name in by_variant.label.unique()}
+    figure, ax = plt.subplots(figsize=(7.5, 4.2))
+    group_dots(by_variant, palette, xlabel=f"accuracy on {n_compared} pictures", ax=ax)
+    ax.legend(frameon=False, fontsize="small", ncols=3, loc="lower left", bbox_to_anchor=(0, 1))
+    save_figure(figure, by_variant, output, "fig-noise-variants")
 
 # %% tags=["hide-input"]
 glue("n_measured", len(first), display=False)

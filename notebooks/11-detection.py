@@ -118,8 +118,8 @@ if not has_masks:
 # ViT's keys) exceeds $\tau$. The second eigenvector of the normalised cut {cite:p}`shi2000normalized`
 # splits them in two; the side that stands out most is an object. Its patches are taken out and the
 # rest is cut again, {glue:text}`n_masks` times. Every layer of a network is read in one pass. What is
-# found is written to a file as it is found, `detections/NAME.jsonl` in the output folder: a run that
-# is stopped goes on from there.
+# found is written down as it is found, in `detections/` in the output folder: a run that is stopped
+# goes on from there.
 #
 # MaskCut gives no score to its masks, but average precision needs an order; we take that of the cuts.
 
@@ -128,7 +128,7 @@ found = pd.concat(
     detect_objects(
         network,
         pictures,
-        Path(output) / "detections" / f"{name.replace('/', '-')}.jsonl",
+        Path(output) / "detections",
         range(len(network.layers)),
         n_masks,
         tau,
@@ -335,7 +335,7 @@ glue("n_training", n_training, display=False)
 rows, few = [], load_dataset(dataset, "val", image_size, n_training, seed)
 for given, name in zip(models, names, strict=True):
     for step, snapshot in load_snapshots(given) if has_masks else ():
-        path = Path(output) / "detections" / f"{name.replace('/', '-')}-{step:06d}.jsonl"
+        path = Path(output) / "detections"
         layer = read_at[name]
         how = {"workers": workers, "progress": False}
         mine = detect_objects(snapshot, few, path, [layer], n_masks, tau, **how)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -35,7 +36,7 @@ COLUMNS = ["image", "layer", "score", "bbox", "segmentation"]
 def detect_objects(
     model: UnrolledModel,
     dataset: SampleDataset,
-    results: str | Path,
+    folder: str | Path,
     layers: Sequence[int] = (-1,),
     n_masks: int = 3,
     tau: float = 0.15,
@@ -46,14 +47,16 @@ def detect_objects(
 ) -> pd.DataFrame:
     """MaskCut on the patch features of each picture (Yu et al. 2024, Sec. 3.2 and Table 1).
 
-    All layers are read in one forward pass a picture. Each picture's objects are appended to the
-    file `results` as soon as they are found; a run that was killed goes on behind the last whole
-    line, and a finished one is only read.
+    All layers are read in one forward pass a picture. Each picture's objects are appended to a
+    file as soon as they are found; a run that was killed goes on behind the last whole line, and a
+    finished one is only read.
 
     Parameters
     ----------
     dataset : pictures of one size, which the patch size divides; the paper takes 480 x 480.
-    results : a `.jsonl` file: what was asked for, then a line for each picture.
+    folder : where the results are kept, in a file `MODEL-DIGEST.jsonl`: what was asked for, then a
+        line for each picture. The digest is of all that was asked for, the model's weights and the
+        code of `maskcut` included, so that another request goes to another file.
     layers : from 0, or from the end when negative.
     n_masks, tau : of `maskcut`.
     refine : `refine_masks`, or another function of masks in pixels and their picture that gives
@@ -66,7 +69,7 @@ def detect_objects(
     which it cuts is all it says), bbox ([x, y, width, height] in pixels) and segmentation (COCO's
     run lengths).
 
-    Raises ValueError where `results` holds another evaluation, and what `maskcut` raises.
+    Raises what `maskcut` raises, and ValueError for a layer that does not exist.
     """
     wanted = [check_layer(model, layer) for layer in layers]
     settings = {
@@ -83,8 +86,7 @@ def detect_objects(
             :16
         ],
     }
-    path = Path(results)
-    done = _open_results(path, settings)
+    path, done = _open_results(Path(folder), settings)
     jobs = (
         delayed(_cut_picture)(*picture, n_masks, tau, refine)
         for picture in _features(model, dataset, wanted, done, batch_size)
@@ -186,25 +188,17 @@ def _digest(parts: Iterable[bytes]) -> str:
     return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
 
 
-def _open_results(path: Path, settings: dict[str, Any]) -> int:
-    """How many pictures the file holds; a new file, or a half-written last line, is set right."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+def _open_results(folder: Path, settings: dict[str, Any]) -> tuple[Path, int]:
+    """The file of these settings, and how many pictures it holds; half a last line is cut off."""
+    header = json.dumps(settings)
+    stem = re.sub(r"[^\w.-]+", "-", settings["model"])  # a model may be called by its path
+    path = folder / f"{stem}-{_digest([header.encode()])}.jsonl"
+    folder.mkdir(parents=True, exist_ok=True)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1]
-    if not whole:
-        path.write_text(json.dumps(settings) + "\n", encoding="utf-8")
-        return 0
-    found = json.loads(whole[: whole.index("\n")])
-    differing = [
-        f"{name}={found.get(name)!r}, not {settings[name]!r}"
-        for name in settings
-        if found.get(name) != settings[name]
-    ]
-    if differing:
-        raise ValueError(f"{path} holds results with {'; '.join(differing)}: name another file")
+    whole = text[: text.rfind("\n") + 1] or f"{header}\n"
     if whole != text:
         path.write_text(whole, encoding="utf-8")
-    return whole.count("\n") - 1
+    return path, whole.count("\n") - 1
 
 
 Job = tuple[int, UInt8[Tensor, "3 H W"], dict[int, Tensor], tuple[int, int]]

@@ -66,6 +66,8 @@ def test_of_equals_the_first_named_counts_and_planes_of_one_name_are_one():
     assert patch_labels([quarters], (1, 2), ["b", "a"])[0, 0] == 0  # 8 of 16 each
     overlapping = sample([(slice(0, 4), slice(0, 1))] * 3, ["a"] * 3)
     assert patch_labels([overlapping], (1, 2), ["a"])[0, 0] == -1  # 4 pixels, not 12
+    twice = sample([(slice(0, 4), slice(0, 1))] * 2, ["a", "b"])
+    assert patch_labels([twice], (1, 2), ["a", "b"])[0, 0] == -1
 
 
 def test_labels_of_creatures():

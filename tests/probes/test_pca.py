@@ -91,13 +91,11 @@ def test_the_border_scores_low(sign):
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_skewness_settles_what_the_border_cannot(sign):
     features = torch.zeros(1, 36, 2)
-    rare = plane([0, 1], [0, 1])  # a patch of the border's 20 and 0.8 of the inside's 16
-    features[0, rare] = 1.0
-    features[0, plane(0, 1)] = 0.25  # makes both means 1.25 / 20 = 1 / 16 ...
+    features[0, plane(5, 5)], features[0, plane(5, 4)] = 1.0, 0.25
     features[0, plane(1, 1)] = 1.0
     border, inside = features[0, ~INSIDE, 0].mean(), features[0, INSIDE, 0].mean()
-    assert border == inside  # ... so that the border says nothing
-    assert pca_scores(sign * features, GRID, 1)[0, 0, 0] > 0  # the long tail
+    assert border == inside == 1 / 16  # 1.25 of 20 patches and 1 of 16: the border says nothing
+    assert pca_scores(sign * features, GRID, 1)[0, -1, 0] > 0  # the long tail, not the first patch
 
 
 @pytest.mark.parametrize("sign", [1.0, -1.0])
@@ -221,5 +219,7 @@ def test_otsu_cuts_where_the_groups_part():
     assert otsu_threshold(torch.tensor([11.0, 0.0, 1.0, 10.0])) == 5.5
     # 0 0 0 0 | 3 | 9 by hand: cutting after 0s: 4*2*(6-0)^2 = 288; after 3: 5*1*(9-.6)^2 = 352.8
     assert otsu_threshold(torch.tensor([0.0, 0.0, 0.0, 0.0, 3.0, 9.0])) == 6.0
+    # not where the gap is widest: 4*4*(13.375-1.5)^2 = 2256 against 7*1*(20.5-5.57)^2 = 1560
+    assert otsu_threshold(torch.tensor([0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 20.5])) == 6.5
     with pytest.raises(ValueError, match="all values are equal"):
         otsu_threshold(torch.ones(3))

@@ -39,8 +39,9 @@ def scenes():
 
 @pytest.fixture(scope="module")
 def whole(model, scenes, tmp_path_factory):
-    path = tmp_path_factory.mktemp("results") / "whole.jsonl"
-    frame = detect_objects(model, scenes, path, layers=[0, -1], batch_size=3, progress=False)
+    folder = tmp_path_factory.mktemp("results")
+    frame = detect_objects(model, scenes, folder, layers=[0, -1], batch_size=3, progress=False)
+    [path] = folder.iterdir()
     return path, frame
 
 
@@ -63,24 +64,24 @@ def test_objects_are_maskcuts(model, scenes, whole):
 def test_a_run_goes_on_behind_the_last_whole_line(model, scenes, whole, tmp_path, monkeypatch):
     path, frame = whole
     lines = path.read_text().splitlines(keepends=True)
-    cut = tmp_path / "cut.jsonl"
+    cut = tmp_path / path.name
     cut.write_text("".join(lines[:4]) + lines[4][:40])  # three pictures and a half
     seen = []
     draw = type(scenes).__getitem__
     monkeypatch.setattr(type(scenes), "__getitem__", lambda s, i: seen.append(i) or draw(s, i))
-    again = detect_objects(model, scenes, cut, layers=[0, -1], batch_size=3, progress=False)
+    again = detect_objects(model, scenes, tmp_path, layers=[0, -1], batch_size=3, progress=False)
     assert seen == [3, 4, 5, 6]
     pd.testing.assert_frame_equal(again, frame)
     assert cut.read_text() == path.read_text()
 
     seen.clear()
-    detect_objects(model, scenes, cut, layers=[0, -1], progress=False)
+    detect_objects(model, scenes, tmp_path, layers=[0, -1], progress=False)
     assert seen == []
 
 
 def test_two_workers_find_the_same(model, scenes, whole, tmp_path):
-    path = tmp_path / "two.jsonl"
-    detect_objects(model, scenes, path, layers=[0, -1], workers=2, progress=False)
+    detect_objects(model, scenes, tmp_path, layers=[0, -1], workers=2, progress=False)
+    [path] = tmp_path.iterdir()
     assert path.read_text() == whole[0].read_text()
 
 
@@ -96,8 +97,11 @@ detect_objects(load_model("crate-creatures"), scenes, sys.argv[1], progress=Fals
 
 @pytest.mark.slow
 def test_a_killed_run_loses_and_repeats_nothing(tmp_path):
-    killed, finished = tmp_path / "killed.jsonl", tmp_path / "finished.jsonl"
-    process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed)])
+    finished = tmp_path / "finished"
+    subprocess.run([sys.executable, "-c", KILLED, str(finished)], check=True)
+    [whole] = finished.iterdir()
+    killed = tmp_path / "killed" / whole.name
+    process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed.parent)])
     deadline = time.monotonic() + 120
     while not killed.exists() or killed.read_text().count("\n") < 6:
         assert process.poll() is None and time.monotonic() < deadline
@@ -107,25 +111,24 @@ def test_a_killed_run_loses_and_repeats_nothing(tmp_path):
     before = killed.read_text()
     assert before.count("\n") < 61, "it was killed too late to show anything"
 
-    for path in (killed, finished):
-        subprocess.run([sys.executable, "-c", KILLED, str(path)], check=True)
+    subprocess.run([sys.executable, "-c", KILLED, str(killed.parent)], check=True)
     after = killed.read_text()
-    assert after == finished.read_text()
+    assert after == whole.read_text()
     assert after.startswith(before[: before.rfind("\n") + 1])
     images = [json.loads(line)["image"] for line in after.splitlines()[1:]]
     assert images == list(range(60))
 
 
-def test_another_evaluation_is_refused(model, scenes, whole):
-    path, _ = whole
-    with pytest.raises(ValueError, match=r"whole\.jsonl holds results with tau=0\.15, not 0\.2"):
-        detect_objects(model, scenes, path, layers=[0, -1], tau=0.2, progress=False)
+def test_another_request_goes_to_another_file(model, scenes, whole, tmp_path):
     torch.manual_seed(1)
-    other = build_model("crate_micro_patch6_72.creatures", dim=32, depth=3, heads=2)
-    with pytest.raises(ValueError, match="holds results with weights="):
-        detect_objects(other.eval(), scenes, path, layers=[0, -1], progress=False)
+    other = build_model("crate_micro_patch6_72.creatures", dim=32, depth=3, heads=2).eval()
+    other.name = "runs/a b@arch"
+    for network, tau in ((model, 0.15), (model, 0.2), (other, 0.15)):
+        detect_objects(network, scenes, tmp_path, layers=[0], tau=tau, progress=False)
+    names = sorted(path.name for path in tmp_path.iterdir())
+    assert len(names) == 3 and len([name for name in names if name.startswith("runs-a-b-")]) == 1
     with pytest.raises(ValueError, match="layer 3 does not exist"):
-        detect_objects(model, scenes, path, layers=[3], progress=False)
+        detect_objects(model, scenes, tmp_path, layers=[3], progress=False)
 
 
 def test_nothing_found_is_an_empty_frame(model, tmp_path, monkeypatch):
@@ -134,7 +137,7 @@ def test_nothing_found_is_an_empty_frame(model, tmp_path, monkeypatch):
         for layer in blind.layers:
             layer.attention.fn.qkv.weight.zero_()
     scenes = load_dataset("creatures-scenes", "dev", SIZE, limit=2)
-    frame = detect_objects(blind, scenes, tmp_path / "x.jsonl", progress=False)
+    frame = detect_objects(blind, scenes, tmp_path, progress=False)
     assert frame.empty and list(frame.columns) == [
         "image",
         "layer",
@@ -142,7 +145,8 @@ def test_nothing_found_is_an_empty_frame(model, tmp_path, monkeypatch):
         "bbox",
         "segmentation",
     ]
-    assert (tmp_path / "x.jsonl").read_text().count("\n") == 3
+    [path] = tmp_path.iterdir()
+    assert path.read_text().count("\n") == 3
 
 
 def test_a_result_file_is_of_one_layer(scenes, whole, tmp_path):
