@@ -320,8 +320,8 @@ if has_masks:
 # %% [markdown]
 # Pictures of a class share one PCA, so they rise and fall together, and intervals over pictures say
 # nothing of another class. {numref}`fig-pca-classes` takes the classes one by one, at the paper's
-# layers. CRATE leads where the coat has marks and loses the dark, plain one, of which normalised
-# pixels leave little; the ViT rather goes along with the raw pixels.
+# layers. CRATE leads by most on animals with a marked coat, and loses the dark, plain one; the ViT
+# rather goes along with the raw pixels.
 
 # %% tags=["hide-input"]
 if has_masks:
@@ -539,7 +539,8 @@ if has_parts:
 # At the paper's layers, {numref}`fig-pca-inputs` compares what the probe is given. *Three colours*
 # are the first three components of the animal's patches, as {numref}`fig-pca-joint` shows them.
 # *Features and place* gets both: what it gains over the place alone, the features know of the patch's
-# content; what it gains over *pixels and place*, the network has made of them.
+# content; what it gains over *pixels and place*, the network has made of them. The first is
+# something, the second next to nothing, in either network.
 
 # %% tags=["hide-input"]
 if has_parts:
