@@ -10,7 +10,8 @@ from .coco import Coco
 from .creatures import SPLITS, Creatures, CreatureScenes
 from .export import export_coco, export_voc
 from .folder import Folder
-from .sample import Sample, SampleDataset
+from .noise import Noise, NoisyPictures, add_noise
+from .sample import Sample, SampleDataset, Samples
 from .voc import Voc
 
 GENERATED: dict[str, Callable[..., SampleDataset]] = {
@@ -70,8 +71,12 @@ def _no_such(what: str, value: str, valid: tuple[str, ...]) -> ValueError:
 
 
 __all__ = [
+    "Noise",
+    "NoisyPictures",
     "Sample",
     "SampleDataset",
+    "Samples",
+    "add_noise",
     "batches",
     "export_coco",
     "export_voc",

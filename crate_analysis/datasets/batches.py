@@ -9,11 +9,11 @@ from jaxtyping import UInt8
 from torch import Tensor
 from tqdm import tqdm
 
-from crate_analysis.datasets.sample import Sample, SampleDataset
+from crate_analysis.datasets.sample import Sample, Samples
 
 
 def batches(
-    dataset: SampleDataset,
+    dataset: Samples,
     batch_size: int,
     limit: int | None = None,
     title: str = "",
@@ -35,7 +35,7 @@ def batches(
 
 
 def _batches(
-    dataset: SampleDataset, batch_size: int, count: int, title: str, progress: bool
+    dataset: Samples, batch_size: int, count: int, title: str, progress: bool
 ) -> Iterator[tuple[int, list[Sample]]]:
     with tqdm(total=count, desc=title, unit="picture", disable=not progress) as bar:
         for first in range(0, count, batch_size):

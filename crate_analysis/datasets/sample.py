@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from jaxtyping import Bool, UInt8
@@ -55,3 +56,7 @@ class SampleDataset(Dataset[Sample]):
     def coco_image(self, index: int) -> tuple[int, int, int]:
         """The id by which COCO's files call item `index`, its height and its width in pixels."""
         return self.check(index), *self[index].image.shape[1:]
+
+
+Samples = SampleDataset | Sequence[Sample]
+"""A data set, or a list of its samples, which need not be drawn or decoded anew."""

@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from crate_analysis.datasets import SampleDataset, batches, stack_images
+from crate_analysis.datasets import Samples, batches, stack_images
 from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
 from crate_analysis.measures.sparsity import nonzero_fraction
 from crate_analysis.models import LayerState, UnrolledModel
@@ -32,7 +32,7 @@ difference is the rate reduction."""
 @torch.inference_mode()
 def measure_layers(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     measures: Mapping[str, Measure] | None = None,
     batch_size: int = 32,
     limit: int | None = None,

@@ -7,7 +7,7 @@ from collections.abc import Callable, Mapping, Sequence
 import torch
 from torch import Tensor
 
-from crate_analysis.datasets import SampleDataset, batches, stack_images
+from crate_analysis.datasets import Samples, batches, stack_images
 from crate_analysis.models import LayerState, UnrolledModel
 
 Reader = Callable[[LayerState], Tensor]
@@ -17,7 +17,7 @@ Reader = Callable[[LayerState], Tensor]
 @torch.no_grad()  # tensors that one may go on with, which inference_mode's are not
 def collect(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     readers: Mapping[str, Reader],
     layers: Sequence[int] | None = None,
     batch_size: int = 32,

@@ -7,13 +7,12 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from crate_analysis.datasets import Sample, SampleDataset
+from crate_analysis.datasets import Samples
 from crate_analysis.datasets.coco import encode, run_lengths
 
 KINDS = {"box": "bbox", "mask": "segm"}
@@ -25,7 +24,7 @@ CORRECT = 0.5
 
 def coco_average_precision(
     predictions: pd.DataFrame,
-    dataset: SampleDataset | Sequence[Sample],
+    dataset: Samples,
     resamples: int = 200,
     level: float = 0.95,
 ) -> pd.DataFrame:
@@ -64,9 +63,7 @@ def coco_average_precision(
     return pd.DataFrame(rows, columns=["kind", "metric", "value", "low", "high"])
 
 
-def best_overlaps(
-    predictions: pd.DataFrame, dataset: SampleDataset | Sequence[Sample]
-) -> pd.DataFrame:
+def best_overlaps(predictions: pd.DataFrame, dataset: Samples) -> pd.DataFrame:
     """For each picture with objects, how well the best predictions cover them.
 
     Arguments and errors are those of `coco_average_precision`. Columns: image; corloc, 1 where
@@ -94,7 +91,7 @@ def best_overlaps(
     return pd.DataFrame(rows, columns=["image", "corloc", "box", "mask"])
 
 
-def true_objects(dataset: SampleDataset | Sequence[Sample]) -> pd.DataFrame:
+def true_objects(dataset: Samples) -> pd.DataFrame:
     """The true objects in the form of predictions: image, bbox, segmentation and area (pixels)."""
     rle = run_lengths()
     rows = []
@@ -115,7 +112,7 @@ def check_one_layer(objects: pd.DataFrame) -> None:
         )
 
 
-def _check(predictions: pd.DataFrame, dataset: SampleDataset | Sequence[Sample]) -> pd.DataFrame:
+def _check(predictions: pd.DataFrame, dataset: Samples) -> pd.DataFrame:
     check_one_layer(predictions)
     if len(predictions) and predictions.image.max() >= len(dataset):
         raise ValueError(

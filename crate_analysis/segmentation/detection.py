@@ -18,7 +18,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from crate_analysis.datasets import Sample, SampleDataset, stack_images
+from crate_analysis.datasets import SampleDataset, Samples, stack_images
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.unrolled import merge_heads
@@ -107,7 +107,7 @@ def detect_objects(
 
 
 def baseline_objects(
-    dataset: SampleDataset | Sequence[Sample],
+    dataset: Samples,
     patch_size: int,
     n_masks: int = 3,
     tau: float = 0.15,

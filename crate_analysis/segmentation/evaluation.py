@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from crate_analysis.datasets import Sample, SampleDataset, batches, stack_images
+from crate_analysis.datasets import Sample, Samples, batches, stack_images
 from crate_analysis.models import UnrolledModel
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, random_attention
 from crate_analysis.segmentation.masks import Rule, attention_mask
@@ -22,7 +22,7 @@ SCORES = ["model", "layer", "image", "within", "mask", "head", "share", "iou", "
 
 def attention_iou(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     keep: float = 0.6,
     rules: Sequence[Rule] = ("mass", "entries"),
     batch_size: int = 32,
@@ -51,7 +51,7 @@ def attention_iou(
 
 
 def baseline_iou(
-    dataset: SampleDataset,
+    dataset: Samples,
     patch_size: int,
     heads: int,
     keep: float = 0.6,
@@ -85,7 +85,7 @@ def baseline_iou(
 
 def head_scores(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     keep: float = 0.6,
     rule: Rule = "mass",
     within: Sequence[str] = (),
@@ -119,7 +119,7 @@ def head_scores(
 
 
 def baseline_scores(
-    dataset: SampleDataset,
+    dataset: Samples,
     patch_size: int,
     heads: int,
     priors: Mapping[str, Float[Tensor, "gh gw"]],
@@ -166,7 +166,7 @@ def baseline_scores(
 
 
 def location_prior(
-    dataset: SampleDataset, patch_size: int, batch_size: int = 32, limit: int | None = None
+    dataset: Samples, patch_size: int, batch_size: int = 32, limit: int | None = None
 ) -> dict[str, Float[Tensor, "gh gw"]]:
     """Where each mask usually is: name -> its share of each patch, averaged over the pictures.
 
@@ -192,7 +192,7 @@ def location_prior(
 @torch.inference_mode()
 def _layers(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     batch_size: int,
     limit: int | None,
     progress: bool,
