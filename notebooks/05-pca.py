@@ -53,8 +53,8 @@
 # %% tags=["parameters"]
 models = ["crate-creatures", "vit-creatures"]
 dataset = "creatures"
-n_images = 240
-n_train = 360
+n_images = 200
+n_train = 240
 seed = 0
 output = "output"
 
@@ -531,16 +531,16 @@ if has_parts:
     save_figure(figure, parts, output, "fig-pca-parts")
 
 # %% [markdown]
-# In the first layers a probe tells the parts a little better than the place does; deeper it does not,
-# and CRATE's features say there what they said before training. In clusters, CRATE's training shows,
-# and it is ahead of the ViT and of the pixels, but all are far from what two numbers, row and column,
-# achieve.
+# In the first layers a probe of CRATE's features tells the parts a little better than the place does;
+# deeper it does not, and gets no further than before training. The ViT's features say about as much
+# as the place at every layer. In clusters, CRATE's training shows, and it is ahead of the pixels and
+# mostly of the ViT, but all are far from what two numbers, row and column, achieve.
 #
 # At the paper's layers, {numref}`fig-pca-inputs` compares what the probe is given. *Three colours*
 # are the first three components of the animal's patches, as {numref}`fig-pca-joint` shows them.
 # *Features and place* gets both: what it gains over the place alone, the features know of the patch's
-# content; what it gains over *pixels and place*, the network has made of them. The first is
-# something, the second next to nothing, in either network.
+# content; what it gains over *pixels and place*, the network has made of them. There is some of the
+# first and none of the second, in either network.
 
 # %% tags=["hide-input"]
 if has_parts:
