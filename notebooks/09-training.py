@@ -308,7 +308,9 @@ if names:
             for end, step in (("first", first), ("last", last)):
                 value = mine[quantity][step]
                 text = (
-                    str(MeanInterval(*bands.loc[quantity, name, step])) if key == "iou" else value
+                    str(MeanInterval(*bands.loc[quantity, name, step]))
+                    if key == "iou"
+                    else float(value)
                 )
                 glue(f"{role}_{key}_{end}", text, display=False)
         if has_masks:
@@ -318,7 +320,7 @@ if names:
                 f"{role}_peak_iou", str(MeanInterval(*bands.loc["IoU", name, peak])), display=False
             )
             if "accuracy" in measured:
-                glue(f"{role}_peak_accuracy", mine.accuracy[peak], display=False)
+                glue(f"{role}_peak_accuracy", float(mine.accuracy[peak]), display=False)
     glue("n_measured", len(samples[main]), display=False)
     glue("last_step", f"{shown_steps[-1]:,}", display=False)
 
