@@ -32,7 +32,7 @@
 #
 # **How our setting differs.** Small networks on drawn animals, trained alike, **one run each**
 # ({doc}`03-models-and-data`): the intervals are over pictures and say nothing of what another run
-# would give. The paper also scores detection with MaskCut, which is not measured here.
+# would give. The detection scores of the same networks are in {doc}`11-detection`.
 
 # %% tags=["parameters"]
 models = [

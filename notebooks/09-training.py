@@ -32,8 +32,8 @@
 #
 # **How our setting differs.** One training run a model, {glue:text}`last_step` steps of small networks
 # on drawn animals ({doc}`03-models-and-data`), followed from step to step; the paper's runs see about a
-# thousand times as many pictures. Its Fig. 10 also gives detection scores, which need MaskCut and are
-# not measured here.
+# thousand times as many pictures. Its Fig. 10 also gives detection scores; ours
+# are in {doc}`11-detection`.
 
 # %% tags=["parameters"]
 models = ["crate-creatures", "vit-creatures"]
