@@ -1,7 +1,9 @@
 """Each chapter on a user's own checkpoint and pictures, by parameters only."""
 
+import os
 import subprocess
 import sys
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
@@ -51,24 +53,42 @@ def voc(tmp_path_factory):
     return f"voc:{folder}"
 
 
+@pytest.fixture(scope="module")
+def runs(checkpoint, photographs, voc, tmp_path_factory):
+    """Each chapter on each kind of pictures, two at a time: (chapter, kind) -> folder, process."""
+
+    def run(chapter, dataset):
+        folder = tmp_path_factory.mktemp("run")
+        notebook = ROOT / "notebooks" / f"{chapter}.ipynb"
+        command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb"]
+        command += ["-y", f'models: ["{checkpoint}@{ARCH}"]', "-p", "dataset", dataset]
+        command += ["-p", "n_images", "6", "--no-progress-bar"]
+        options = {"capture_output": True, "text": True, "cwd": folder}
+        one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
+        return folder, subprocess.run(command, env=one_thread, **options)
+
+    with ThreadPoolExecutor(2) as pool:
+        yield {
+            (chapter, kind): pool.submit(run, chapter, dataset)
+            for chapter in CHAPTERS
+            for kind, dataset in (("photographs", photographs), ("voc", voc))
+        }
+        pool.shutdown(cancel_futures=True)
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize("notebook", CHAPTERS)
+@pytest.mark.parametrize("chapter", CHAPTERS)
 @pytest.mark.parametrize("kind", ["photographs", "voc"])
-def test_a_chapter_runs_on_other_pictures_and_weights(
-    notebook, kind, checkpoint, request, tmp_path
-):
-    out = tmp_path / "out.ipynb"
-    command = [sys.executable, "-m", "papermill", str(ROOT / "notebooks" / f"{notebook}.ipynb")]
-    command += [str(out), "-y", f'models: ["{checkpoint}@{ARCH}"]', "-p", "n_images", "6"]
-    command += ["-p", "dataset", request.getfixturevalue(kind), "--no-progress-bar"]
-    finished = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+def test_a_chapter_runs_on_other_pictures_and_weights(chapter, kind, runs):
+    folder, finished = runs[chapter, kind].result()
     assert finished.returncode == 0, finished.stderr[-2000:]
 
-    code = [cell for cell in nbformat.read(out, as_version=4).cells if cell.cell_type == "code"]
+    notebook = nbformat.read(folder / "out.ipynb", as_version=4)
+    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
     shown = str([cell.outputs for cell in code])
-    assert ("has no masks" in shown) == (kind == "photographs" and notebook not in NEED_NO_TRUTH)
+    assert ("has no masks" in shown) == (kind == "photographs" and chapter not in NEED_NO_TRUTH)
     for cell in code:  # a figure that is shown is also saved, with its numbers
         name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
         drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
         for suffix in (".svg", ".csv"):
-            assert (tmp_path / "output" / f"{name}{suffix}").exists() == drawn or not name
+            assert (folder / "output" / f"{name}{suffix}").exists() == drawn or not name
