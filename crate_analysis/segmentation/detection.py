@@ -211,18 +211,19 @@ def _features(
     for first in range(start, len(dataset), batch_size):
         indices = range(first, min(first + batch_size, len(dataset)))
         images = stack_images([dataset[index] for index in indices])
-        features = _read(model, images, layers)
-        grid = model.patch_grid(model.normalize(images[:1]))
+        normed = model.normalize(images)
+        features = _read(model, normed, layers)
+        grid = model.patch_grid(normed)
         for row, index in enumerate(indices):
             own = {layer: found[row] for layer, found in features.items()}
             yield index, images[row], own, grid
 
 
 @torch.inference_mode()
-def _read(model: UnrolledModel, images: Tensor, layers: list[int]) -> dict[int, Tensor]:
+def _read(model: UnrolledModel, normed: Tensor, layers: list[int]) -> dict[int, Tensor]:
     device = next(model.parameters()).device
     found = {}
-    for state in model.unroll(model.normalize(images.to(device))):
+    for state in model.unroll(normed.to(device)):
         if state.index in layers:
             found[state.index] = merge_heads(state.projections)[:, 1:]
         if state.index == max(layers):
