@@ -151,9 +151,7 @@ if has_masks:
     for name in names:
         truth = Truth(samples[name], 0, tuple(maps[name].shape[-2:]))
         for layer in range(maps[name].shape[1]):
-            iou = truth.compare(attention_mask(maps[name][:, layer], keep))
-            best = iou[~iou["mask"].isin(PARTS)].groupby(["image", "mask"]).iou.max()
-            part = best.groupby("image").mean().reset_index()
+            part = truth.best_head_iou(attention_mask(maps[name][:, layer], keep), PARTS)
             parts.append(part.assign(model=name, layer=layer))
     objects = pd.concat(parts, ignore_index=True)
     main = networks[names[0]].config

@@ -131,9 +131,8 @@ for given, (name, network) in zip(models, networks.items(), strict=True):
             hits = (logits.argmax(1).numpy() == labels).astype(float)
             parts.append(tidy(hits[:, None], "accuracy"))
         for layer in range(attention.shape[1]) if has_masks else ():
-            iou = truth.compare(attention_mask(attention[:, layer], keep))
-            best = iou[~iou["mask"].isin(PARTS)].groupby(["image", "mask"]).iou.max()
-            part = best.groupby("image").mean().rename("value").reset_index()
+            part = truth.best_head_iou(attention_mask(attention[:, layer], keep), PARTS)
+            part = part.rename(columns={"iou": "value"})
             parts.append(part.assign(layer=layer, quantity="IoU"))
         frames.append(pd.concat(parts).assign(model=name, step=step))
     if not steps[name]:

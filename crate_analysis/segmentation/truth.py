@@ -60,6 +60,18 @@ class Truth:
         everywhere, _ = self.regions[PICTURE]
         return self._rows(iou=overlap(masks.flatten(2).float(), self.pixels, everywhere))
 
+    def best_head_iou(
+        self, masks: Bool[Tensor, "b h gh gw"], leave_out: Sequence[str] = ()
+    ) -> pd.DataFrame:
+        """A row for each picture: image, iou, that of the best head, mean over its true masks.
+
+        This is what the paper's mIoU is the mean of (Yu et al. 2024, Sec. 3.1). Masks named in
+        `leave_out` do not count; a picture without any other has no row.
+        """
+        found = self.compare(masks)
+        best = found[~found["mask"].isin(leave_out)].groupby(["image", "mask"]).iou.max()
+        return best.groupby("image").mean().reset_index()
+
     def score(
         self,
         maps: Float[Tensor, "b h gh gw"],

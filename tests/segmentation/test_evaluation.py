@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from crate_analysis import build_model, load_dataset
+from crate_analysis.datasets import Sample
 from crate_analysis.probes import cls_attention
 from crate_analysis.segmentation import (
+    Truth,
     attention_iou,
     attention_mask,
     baseline_iou,
@@ -64,3 +66,17 @@ def test_pictures_without_masks_are_refused(model, tmp_path, pictures):
     Image.fromarray(pictures[0].image.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="the data set has no masks to compare with"):
         attention_iou(model, load_dataset(f"folder:{tmp_path}"), progress=False)
+
+
+def test_the_best_head_of_each_picture_by_hand():
+    left, right = torch.zeros(2, 4, 4, dtype=torch.bool)
+    left[:, :2] = right[:, 2:] = True
+    image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+    both = Sample(image, None, torch.stack([left, right]), ("cat", "dog"), "a")
+    part = Sample(image, None, torch.stack([left, right]), ("cat", "tail"), "b")
+    none = Sample(image, None, right[None], ("tail",), "c")
+    heads = torch.tensor([[[True, False], [True, False]], [[True, True], [True, True]]])
+    truth = Truth([both, part, none], 7, (2, 2))
+    frame = truth.best_head_iou(heads.expand(3, 2, 2, 2), leave_out=["tail"])
+    # the cat has IoU 1 with the first head, the dog 0 with it and 1/2 with the second
+    assert frame.to_dict("list") == {"image": [7, 8], "iou": [0.75, 1.0]}
