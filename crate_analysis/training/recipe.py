@@ -45,6 +45,10 @@ class Recipe:
     flip: bool = True
     precision: Precision = "fp32"
     seed: int = 0
+    """Of the first weights, the order of the pictures and the flips."""
+    data_seed: int = 0
+    """Which pictures a generated data set draws; the same for every `seed`, so that models differ
+    by their training alone and share the chapters' splits."""
 
     def __post_init__(self) -> None:
         for name, choices in (

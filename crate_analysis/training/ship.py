@@ -44,7 +44,7 @@ def ship(run: Path, name: str, folder: Path, n_snapshots: int = 0) -> None:
         REPORTED_SPLIT,
         model.config.image_size,
         REPORTED_PICTURES,
-        recipe.seed,
+        recipe.data_seed,
         run / "pictures",
     )
     loss, accuracy = evaluate(model, pictures)
@@ -52,7 +52,7 @@ def ship(run: Path, name: str, folder: Path, n_snapshots: int = 0) -> None:
         "name": name,
         "arch": recipe.arch,
         "training_data": f"{recipe.dataset}, {recipe.n_train:,} pictures of "
-        f"{model.config.image_size} x {model.config.image_size}, seed {recipe.seed}",
+        f"{model.config.image_size} x {model.config.image_size}, seed {recipe.data_seed}",
         "recipe": f"supervised, {recipe.optimizer} {recipe.learning_rate:g}, "
         f"batch {recipe.batch_size}, {recipe.epochs} epochs ({recipe.steps:,} steps)",
         "parameters": sum(parameter.numel() for parameter in model.parameters()),

@@ -55,9 +55,11 @@ def train(
             f"{model.config.num_classes}; pass --set num_classes={len(classes)}"
         )
     _claim(folder, recipe)
-    pictures = CachedPictures(recipe.dataset, "train", size, recipe.n_train, recipe.seed, cache)
+    pictures = CachedPictures(
+        recipe.dataset, "train", size, recipe.n_train, recipe.data_seed, cache
+    )
     held_out = CachedPictures(
-        recipe.dataset, recipe.monitor, size, recipe.n_val, recipe.seed, cache
+        recipe.dataset, recipe.monitor, size, recipe.n_val, recipe.data_seed, cache
     )
     optimizer = recipe.make_optimizer(model.parameters())
     start, running, log = _resume(folder, model, optimizer)
