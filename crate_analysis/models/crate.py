@@ -266,6 +266,11 @@ class CRATE(UnrolledModel):
         """The steps of the optimisation."""
         return cast(Sequence[Layer], tuple(self.transformer.layers))
 
+    @property
+    def classifier_name(self) -> str:
+        """The last linear layer; with a projector that is another one."""
+        return "head" if self.config.projector_dim else "mlp_head.1"
+
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
         """Z^1: `[CLS]` and the embedded patches, with positions added."""
         patches = self.to_patch_embedding(images)

@@ -143,6 +143,11 @@ class UnrolledModel(nn.Module):
         """The steps of the optimisation, in order."""
         raise NotImplementedError
 
+    @property
+    def classifier_name(self) -> str:
+        """The submodule that gives the logits, which another data set's classes need anew."""
+        raise NotImplementedError
+
     def embed(self, images: Tensor) -> Tensor:
         """Z^1: patch tokens with `[CLS]` first and positions added, (b,t,d)."""
         raise NotImplementedError

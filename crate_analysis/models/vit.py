@@ -121,6 +121,11 @@ class ViT(UnrolledModel):
         """The blocks."""
         return cast(Sequence[Layer], tuple(self.blocks))
 
+    @property
+    def classifier_name(self) -> str:
+        """The linear layer."""
+        return "head"
+
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
         """Z^1: `[CLS]` and the embedded patches, with positions added."""
         patches = self.patch_embed.proj(images).flatten(2).transpose(1, 2)

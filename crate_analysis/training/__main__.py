@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 import dataclasses
 import sys
+from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
 import torch
 
 from crate_analysis.paths import data_folder
-from crate_analysis.training.recipe import Optimizer, Precision, Recipe
+from crate_analysis.training.distributed import joined
+from crate_analysis.training.loop import Execution
+from crate_analysis.training.objectives import OBJECTIVES, Objective
+from crate_analysis.training.recipe import Optimizer, Precision
 from crate_analysis.training.ship import ship
-from crate_analysis.training.supervised import train
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -32,15 +35,43 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True)
     formatter = argparse.ArgumentDefaultsHelpFormatter
 
-    learn = commands.add_parser(
-        "train",
-        help="train, or go on where a run stopped",
+    for objective in OBJECTIVES.values():
+        _add_training(commands, objective, formatter)
+    publish = commands.add_parser(
+        "ship",
+        help="write a finished run's model and card to data/",
         formatter_class=formatter,
         allow_abbrev=False,
     )
-    learn.set_defaults(run=_train)
+    publish.set_defaults(run=_ship)
+    publish.add_argument("folder", type=Path, help="of a finished run")
+    publish.add_argument("name", help="of the shipped model, such as crate-creatures")
+    publish.add_argument(
+        "--snapshots",
+        type=int,
+        default=0,
+        help="also ship so many snapshots from before the end, the initial one first",
+    )
+    _add_cache(publish)
+    return parser
+
+
+def _add_cache(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--cache", type=Path, default=Path("runs/pictures"), help="where rendered pictures are kept"
+    )
+
+
+def _add_training(commands: Any, objective: Objective, formatter: Any) -> None:
+    """A subcommand with an option for each setting of its kind of recipe."""
+    learn = commands.add_parser(
+        objective.command,
+        help=f"{objective.recipe.objective} training, or go on where a run stopped",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    learn.set_defaults(run=partial(_train, objective))
     learn.add_argument("folder", type=Path, help="where the run is kept; the same one resumes it")
-    learn.add_argument("--arch", required=True, help="such as crate_micro_patch6_72.creatures")
     learn.add_argument(
         "--set",
         nargs="*",
@@ -53,8 +84,8 @@ def _parser() -> argparse.ArgumentParser:
         "optimizer": get_args(Optimizer),
         "precision": get_args(Precision),
     }
-    for field in dataclasses.fields(Recipe):
-        if field.name in ("arch", "overrides"):
+    for field in dataclasses.fields(objective.recipe):
+        if field.name == "overrides":
             continue
         flag = "--" + field.name.replace("_", "-")
         if isinstance(field.default, bool):
@@ -74,42 +105,27 @@ def _parser() -> argparse.ArgumentParser:
             )
     learn.add_argument("--device", default="cpu", help="such as cuda")
     learn.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    _add_cache(learn)
     learn.add_argument(
-        "--cache", type=Path, default=Path("runs/pictures"), help="where rendered pictures are kept"
+        "--accumulate", type=int, default=1, help="forward and backward rounds for one step"
     )
+    learn.add_argument("--compile", action="store_true", help="compile the networks")
     learn.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
     learn.add_argument("--snapshots", type=int, default=8, help="how many, from start to end")
 
-    publish = commands.add_parser(
-        "ship",
-        help="write a finished run's model and card to data/",
-        formatter_class=formatter,
-        allow_abbrev=False,
-    )
-    publish.set_defaults(run=_ship)
-    publish.add_argument("folder", type=Path, help="of a finished run")
-    publish.add_argument("name", help="of the shipped model, such as crate-creatures")
-    publish.add_argument(
-        "--snapshots",
-        type=int,
-        default=0,
-        help="also ship so many snapshots from before the end, the initial one first",
-    )
-    return parser
 
-
-def _train(options: argparse.Namespace) -> None:
+def _train(objective: Objective, options: argparse.Namespace) -> None:
     torch.set_num_threads(options.threads)
-    values = {field.name: getattr(options, field.name) for field in dataclasses.fields(Recipe)}
+    values = {
+        field.name: getattr(options, field.name) for field in dataclasses.fields(objective.recipe)
+    }
     values["overrides"] = dict(_assignment(text) for text in options.overrides)
-    train(
-        Recipe(**values),
-        options.folder,
-        options.cache,
-        options.device,
-        options.save_every,
-        options.snapshots,
-    )
+    recipe = objective.recipe(**values)
+    with joined(options.device) as device:
+        execution = Execution(
+            device, options.accumulate, options.compile, options.save_every, options.snapshots
+        )
+        objective.train(recipe, options.folder, options.cache, execution)
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -125,7 +141,7 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 
 def _ship(options: argparse.Namespace) -> None:
-    ship(options.folder, options.name, data_folder(), options.snapshots)
+    ship(options.folder, options.name, data_folder(), options.cache, options.snapshots)
 
 
 if __name__ == "__main__":

@@ -14,6 +14,8 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from crate_analysis.datasets import SampleDataset, load_dataset
+from crate_analysis.training.distributed import first_process_first
+from crate_analysis.training.recipe import Recipe
 
 
 class CachedPictures:
@@ -40,6 +42,32 @@ class CachedPictures:
     def batch(self, indices: list[int]) -> tuple[UInt8[Tensor, "b 3 H W"], Int64[Tensor, " b"]]:
         """Pictures and labels by index."""
         return torch.from_numpy(self.images[indices]), torch.from_numpy(self.labels[indices])
+
+
+def classes_of(recipe: Recipe, image_size: int) -> tuple[str, ...]:
+    """The classes of the pictures that a recipe trains on.
+
+    Looks at both splits that it needs, so that a missing one is found out before anything is
+    written.
+    """
+    for split in ("train", recipe.monitor):
+        classes = load_dataset(recipe.dataset, split, image_size, limit=1).classes
+    return tuple(classes)
+
+
+def cached_pictures(
+    recipe: Recipe, image_size: int, folder: Path
+) -> tuple[CachedPictures, CachedPictures]:
+    """The pictures that a recipe trains on, and those that it watches; one process renders them."""
+    with first_process_first():
+        return (
+            CachedPictures(
+                recipe.dataset, "train", image_size, recipe.n_train, recipe.data_seed, folder
+            ),
+            CachedPictures(
+                recipe.dataset, recipe.monitor, image_size, recipe.n_val, recipe.data_seed, folder
+            ),
+        )
 
 
 def _labels_of(path: Path) -> Path:

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import math
-from collections.abc import Iterable
-from dataclasses import asdict, dataclass, field
-from typing import Any, Literal, get_args
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, fields
+from pathlib import Path
+from typing import Any, ClassVar, Literal, get_args
 
 import numpy as np
 import torch
 from lion_pytorch import Lion
-from torch import Tensor, nn
+from torch import Tensor
 
 Optimizer = Literal["adamw", "lion"]
 Precision = Literal["fp32", "bf16"]
@@ -18,13 +20,12 @@ Precision = Literal["fp32", "bf16"]
 
 @dataclass(frozen=True)
 class Recipe:
-    """Supervised classification as in Yu et al. 2024, Sec. 3 and appendix, scaled down.
+    """What every training has: pictures, their order, the optimiser and its schedule."""
 
-    The paper: Lion, learning rate 9.6e-5, weight decay 0.05, batches of 4,096, 90 epochs, cosine
-    schedule, flips, pictures of 224 x 224. Ours differs where the defaults say so.
-    """
+    objective: ClassVar[str]
+    """What cards call this way of training."""
 
-    arch: str
+    arch: str = ""
     overrides: dict[str, Any] = field(default_factory=dict)
     """Config fields that differ from `arch`'s."""
     dataset: str = "creatures"
@@ -41,16 +42,16 @@ class Recipe:
     weight_decay: float = 0.05
     warmup: float = 0.05
     """Share of the steps over which the learning rate rises from 0; then a cosine takes it to 0."""
-    label_smoothing: float = 0.1
-    flip: bool = True
     precision: Precision = "fp32"
     seed: int = 0
-    """Of the first weights, the order of the pictures and the flips."""
+    """Of the first weights, the order of the pictures and how they are changed."""
     data_seed: int = 0
     """Which pictures a generated data set draws; the same for every `seed`, so that models differ
     by their training alone and share the chapters' splits."""
 
     def __post_init__(self) -> None:
+        if not self.arch:
+            raise ValueError("no architecture is named: pass --arch, such as vit_small_patch8_224")
         for name, choices in (
             ("optimizer", get_args(Optimizer)),
             ("precision", get_args(Precision)),
@@ -87,29 +88,70 @@ class Recipe:
         done = (step - warmup) / (self.steps - warmup)
         return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
-    def make_optimizer(self, parameters: Iterable[nn.Parameter]) -> torch.optim.Optimizer:
-        """The optimiser before its first step."""
+    def weight_decay_at(self, step: int) -> float:
+        """The weight decay of a step, where a group of parameters has any."""
+        return self.weight_decay
+
+    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
+        """The optimiser before its first step; a group may name a `weight_decay` of its own."""
         kind = {"adamw": torch.optim.AdamW, "lion": Lion}[self.optimizer]
-        return kind(parameters, lr=self.learning_rate, weight_decay=self.weight_decay)
+        return kind(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def batch_indices(self, step: int) -> list[int]:
         """Which training pictures a step sees: epochs are permutations set by seed and epoch."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        order = torch.randperm(self.n_train, generator=self._generator(1, epoch))
+        order = torch.randperm(self.n_train, generator=self.generator(1, epoch))
         return order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
 
-    def flip_at_random(self, images: Tensor, step: int) -> Tensor:
-        """Half the pictures mirrored left to right, chosen by seed and step."""
-        if not self.flip:
-            return images
-        chosen = torch.rand(len(images), generator=self._generator(2, step)) < 0.5
-        return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(-1), images)
-
-    def _generator(self, purpose: int, index: int) -> torch.Generator:
-        # torch's CPU generator takes in 32 bits of a seed only, so the three are hashed to 32
-        entropy = np.random.SeedSequence((self.seed, purpose, index))
+    def generator(self, *purpose: int) -> torch.Generator:
+        """Random numbers settled by the recipe's seed and what they are for: 1 order, 2 flips."""
+        # torch's CPU generator takes in 32 bits of a seed only, so all are hashed to 32
+        entropy = np.random.SeedSequence((self.seed, *purpose))
         return torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record, the inverse of `Recipe(**record)`."""
-        return asdict(self)
+        """A JSON-ready record, the inverse of `read_recipe`."""
+        return {"objective": self.objective, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class SupervisedRecipe(Recipe):
+    """Supervised classification as in Yu et al. 2024, Sec. 3 and appendix, scaled down.
+
+    The paper: Lion, learning rate 9.6e-5, weight decay 0.05, batches of 4,096, 90 epochs, cosine
+    schedule, flips, pictures of 224 x 224. Ours differs where the defaults say so.
+    """
+
+    objective = "supervised"
+
+    start: str = ""
+    """A shipped model, or a checkpoint file, of this architecture whose weights (all but the
+    classifier's) training starts from, as in fine-tuning; none for random ones."""
+    label_smoothing: float = 0.1
+    flip: bool = True
+
+    def flip_at_random(self, images: Tensor, step: int, first: int = 0) -> Tensor:
+        """Half the pictures mirrored left to right, chosen by seed, step and place in the batch.
+
+        `first` is the place of the first of `images`, where they are a part of the batch only.
+        """
+        if not self.flip:
+            return images
+        drawn = torch.rand(self.batch_size, generator=self.generator(2, step))
+        chosen = drawn[first : first + len(images)] < 0.5
+        return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def read_recipe(path: Path, kinds: Mapping[str, type[Recipe]]) -> Recipe:
+    """The recipe that a run's `recipe.json` records; `kinds` are by their objective.
+
+    Raises ValueError where it was written by another version, with other settings.
+    """
+    record = json.loads(path.read_text(encoding="utf-8"))
+    objective = record.pop("objective", SupervisedRecipe.objective)
+    if objective not in kinds:
+        raise ValueError(f"{path}: there is no objective {objective!r}, only {', '.join(kinds)}")
+    unknown = sorted(set(record) - {field.name for field in fields(kinds[objective])})
+    if unknown:
+        raise ValueError(f"{path} has settings of another version: {', '.join(unknown)}")
+    return kinds[objective](**record)

@@ -14,7 +14,7 @@ import torch
 from crate_analysis import list_models, load_model
 from crate_analysis.models import load_snapshots
 from crate_analysis.training.__main__ import main
-from crate_analysis.training.supervised import snapshot_steps
+from crate_analysis.training.loop import snapshot_steps
 
 SMALL = ["--arch", "crate_micro_patch6_72.creatures", "--set", "dim=32", "depth=2", "heads=2",
          "patch_size=24", "--n-train", "192", "--n-val", "24", "--batch-size", "16",
@@ -60,6 +60,42 @@ def test_a_killed_run_ends_in_the_same_bits(finished, cache, tmp_path):
         assert (folder / name).read_bytes() == (finished / name).read_bytes(), name
 
 
+@pytest.mark.parametrize(
+    ("launch", "rounds"),
+    [([], "4"), (["torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m"], "2")],
+    ids=["four rounds", "two processes of two rounds"],
+)
+def test_the_split_of_a_batch_changes_rounding_alone(finished, cache, tmp_path, launch, rounds):
+    folder = tmp_path / "split"
+    command = [sys.executable, "-m", *launch, "crate_analysis.training", "train", str(folder)]
+    options = [*SMALL, "--cache", str(cache), "--accumulate", rounds]
+    subprocess.run([*command, *options], check=True, capture_output=True)
+    whole, split = pd.read_csv(finished / "log.csv"), pd.read_csv(folder / "log.csv")
+    pd.testing.assert_frame_equal(whole, split, rtol=1e-3)
+    weights, expected = (
+        load_model(path / "model.safetensors").state_dict() for path in (folder, finished)
+    )
+    for name in expected:
+        torch.testing.assert_close(weights[name], expected[name], rtol=1e-3, atol=1e-4)
+
+
+def test_a_batch_that_cannot_be_split_is_refused(cache, tmp_path):
+    with pytest.raises(SystemExit, match="batch_size=16 cannot be split into 1 processes x 3 roun"):
+        main(["train", str(tmp_path), *SMALL, "--cache", str(cache), "--accumulate", "3"])
+
+
+def test_training_starts_from_all_but_the_classifier_of_another_model(finished, cache, tmp_path):
+    start = ["--start", str(finished / "model.safetensors")]
+    main(["train", str(tmp_path / "x"), *SMALL, "--cache", str(cache), *start])
+    begun = dict(load_snapshots(tmp_path / "x" / "model.safetensors"))[0].state_dict()
+    source = load_model(finished / "model.safetensors").state_dict()
+    changed = [k for k in source if not torch.equal(begun[k], source[k].half().float())]
+    assert changed == ["mlp_head.1.weight", "mlp_head.1.bias"]
+    with pytest.raises(SystemExit, match=r"cannot start this model: \d+ differ: pos_emb"):
+        main(["train", str(tmp_path / "y"), "--arch", "crate_micro_patch6_72.creatures", *start])
+    assert not (tmp_path / "y").exists()
+
+
 def test_a_folder_keeps_one_recipe(finished, cache):
     with pytest.raises(SystemExit, match=r"holds a run with seed=0, not 1: choose another folder"):
         main(["train", str(finished), *SMALL, "--cache", str(cache), "--seed", "1"])
@@ -75,10 +111,10 @@ def test_what_cannot_be_trained_leaves_nothing_behind(cache, tmp_path):
     assert not folder.exists()
 
 
-def test_shipping_writes_weights_and_a_card(finished, tmp_path, monkeypatch):
+def test_shipping_writes_weights_and_a_card(finished, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CRATE_ANALYSIS_DATA", str(tmp_path))
     monkeypatch.setattr("crate_analysis.training.ship.REPORTED_PICTURES", 40)
-    main(["ship", str(finished), "small"])
+    main(["ship", str(finished), "small", "--cache", str(cache)])
     card = json.loads((tmp_path / "small.json").read_text())
     assert card["validation_pictures"] == 40
     assert len(card["curve"]) == 4
@@ -93,10 +129,12 @@ def test_shipping_writes_weights_and_a_card(finished, tmp_path, monkeypatch):
     torch.testing.assert_close(model(images), trained(images), rtol=0.02, atol=0.02)
 
 
-def test_snapshots_are_shipped_the_initial_one_and_the_latest(finished, tmp_path, monkeypatch):
+def test_snapshots_are_shipped_the_initial_one_and_the_latest(
+    finished, cache, tmp_path, monkeypatch
+):
     monkeypatch.setenv("CRATE_ANALYSIS_DATA", str(tmp_path))
     monkeypatch.setattr("crate_analysis.training.ship.REPORTED_PICTURES", 12)
-    main(["ship", str(finished), "small", "--snapshots", "2"])
+    main(["ship", str(finished), "small", "--cache", str(cache), "--snapshots", "2"])
     card = json.loads((tmp_path / "small.json").read_text())
     assert card["command"].endswith("small --snapshots 2")
     shipped = dict(load_snapshots("small"))
@@ -107,7 +145,7 @@ def test_snapshots_are_shipped_the_initial_one_and_the_latest(finished, tmp_path
         for name, weight in model.state_dict().items():
             torch.testing.assert_close(weight, kept[step].state_dict()[name], rtol=0, atol=0)
     with pytest.raises(SystemExit, match="has 3 snapshots before the end, not 4"):
-        main(["ship", str(finished), "small", "--snapshots", "4"])
+        main(["ship", str(finished), "small", "--cache", str(cache), "--snapshots", "4"])
 
 
 def test_an_unfinished_run_is_not_shipped(tmp_path, monkeypatch):

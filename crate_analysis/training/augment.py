@@ -1,0 +1,112 @@
+"""Multi-crop augmentation (Caron et al. 2021, arXiv 2104.14294, Sec. 3.1 and appendix), by kornia.
+
+Two global crops of a picture and several local ones, each recoloured at random. Probabilities are
+those of DINO, the two global crops differing as in BYOL (Grill et al. 2020). Blur is scaled down
+with the pictures, from 224 pixels to about a third.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from jaxtyping import UInt8
+from torch import Tensor, nn
+
+BLOCK = 16
+"""Pictures that share a state of the random generator."""
+BLUR_KERNEL = 5
+BLUR_SIGMA = (0.1, 1.0)
+"""Pixels."""
+
+
+class Views(NamedTuple):
+    """Crops of the same pictures, uint8 as these were."""
+
+    global_crops: UInt8[Tensor, "2 b 3 H W"]
+    local_crops: UInt8[Tensor, "v b 3 h w"]
+
+
+class MultiCrop:
+    """Draws views of pictures; the same seeds draw the same ones, however a batch is divided.
+
+    Parameters
+    ----------
+    global_size, local_size : sides of the crops after resizing, pixels.
+    n_local : how many local crops of each picture, at least 1.
+    global_scale, local_scale : least and greatest share of the picture's area that a crop shows.
+    jitter : strength of the change of colours; 1 is DINO's (brightness and contrast up to 0.4,
+        saturation 0.2, hue 0.1).
+
+    Raises ModuleNotFoundError where the optional dependency is missing.
+    """
+
+    def __init__(
+        self,
+        global_size: int,
+        local_size: int,
+        n_local: int,
+        global_scale: tuple[float, float] = (0.4, 1.0),
+        local_scale: tuple[float, float] = (0.1, 0.4),
+        jitter: float = 1.0,
+    ) -> None:
+        try:
+            from kornia import augmentation as kornia
+        except ModuleNotFoundError:
+            raise ModuleNotFoundError(
+                "multi-crop augmentation needs kornia: pip install 'crate-analysis[dino]'"
+            ) from None
+
+        def view(
+            size: int, scale: tuple[float, float], blur: float, solarize: float
+        ) -> nn.Sequential:
+            return nn.Sequential(
+                kornia.RandomResizedCrop((size, size), scale=scale),
+                kornia.RandomHorizontalFlip(p=0.5),
+                kornia.ColorJitter(0.4 * jitter, 0.4 * jitter, 0.2 * jitter, 0.1 * jitter, p=0.8),
+                kornia.RandomGrayscale(p=0.2),
+                kornia.RandomGaussianBlur(BLUR_KERNEL, BLUR_SIGMA, p=blur),
+                kornia.RandomSolarize((0.5, 0.5), (0.0, 0.0), p=solarize),
+            )
+
+        self._global = (
+            view(global_size, global_scale, blur=1.0, solarize=0.0),
+            view(global_size, global_scale, blur=0.1, solarize=0.2),
+        )
+        self._local = view(local_size, local_scale, blur=0.5, solarize=0.0)
+        self._n_local = n_local
+
+    @torch.no_grad()
+    def __call__(
+        self, images: UInt8[Tensor, "b 3 H W"], start: int, seed_of: Callable[[int], int]
+    ) -> Views:
+        """Views of the pictures that stand in their batch from position `start` on.
+
+        `seed_of(block)` seeds the draw of the batch's pictures `16 block` to `16 block + 15`.
+        """
+        # kornia draws for all pictures of a call at once, so each call is of one whole block:
+        # positions that are not among these pictures are filled with black ones
+        offset = start % BLOCK
+        n_blocks = -(-(offset + len(images)) // BLOCK)
+        padded = images.new_zeros(n_blocks * BLOCK, *images.shape[1:])
+        padded[offset : offset + len(images)] = images
+        views = [
+            self._augment(block.float() / 255, seed_of(start // BLOCK + index))
+            for index, block in enumerate(padded.split(BLOCK))
+        ]
+        here = slice(offset, offset + len(images))
+        return Views(*(torch.cat(crops, dim=1)[:, here] for crops in zip(*views, strict=True)))
+
+    def _augment(self, block: Tensor, seed: int) -> Views:
+        with torch.random.fork_rng(devices=[]):  # kornia draws on the CPU, from the global state
+            torch.manual_seed(seed)
+            global_crops = torch.stack([draw(block) for draw in self._global])
+            local_crops = self._local(block.repeat(self._n_local, 1, 1, 1))
+        return Views(
+            _to_uint8(global_crops), _to_uint8(local_crops.unflatten(0, (self._n_local, BLOCK)))
+        )
+
+
+def _to_uint8(images: Tensor) -> Tensor:
+    return (images * 255).round().clamp(0, 255).to(torch.uint8)

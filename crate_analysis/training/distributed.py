@@ -1,0 +1,63 @@
+"""The processes of one training: those that torchrun started, or this one alone."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+PATIENCE = timedelta(hours=12)
+"""How long a process waits for the others: one may be drawing or decoding pictures for all."""
+
+
+@contextmanager
+def joined(device: str) -> Iterator[torch.device]:
+    """Within it, the processes that torchrun started know each other; gives this one's device.
+
+    They talk through NCCL where `device` is a GPU, of which each takes its own, and through gloo
+    where it is the CPU. Without torchrun there is this process only, and nothing to set up.
+    """
+    chosen = torch.device(device)
+    if not dist.is_torchelastic_launched():
+        yield chosen
+        return
+    if chosen.type == "cuda":
+        chosen = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
+        torch.cuda.set_device(chosen)
+    dist.init_process_group("nccl" if chosen.type == "cuda" else "gloo", timeout=PATIENCE)
+    try:
+        yield chosen
+    finally:
+        dist.destroy_process_group()
+
+
+def rank() -> int:
+    """Which process this one is, from 0."""
+    return dist.get_rank() if dist.is_initialized() else 0
+
+
+def world_size() -> int:
+    """How many processes there are."""
+    return dist.get_world_size() if dist.is_initialized() else 1
+
+
+def sum_over_processes(values: Tensor) -> Tensor:
+    """The sum of every process's `values`, in place."""
+    if dist.is_initialized():
+        dist.all_reduce(values)
+    return values
+
+
+@contextmanager
+def first_process_first() -> Iterator[None]:
+    """Process 0 goes through the block, and the others after it: one writes what all read."""
+    if dist.is_initialized() and rank() > 0:
+        dist.barrier()
+    yield
+    if dist.is_initialized() and rank() == 0:
+        dist.barrier()

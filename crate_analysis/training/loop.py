@@ -1,0 +1,303 @@
+"""The loop of every training: it may be killed, and its batches split over rounds and processes."""
+
+from __future__ import annotations
+
+import json
+import os
+from abc import abstractmethod
+from contextlib import nullcontext
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import pandas as pd
+import torch
+from jaxtyping import Float, Int64, UInt8
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
+from tqdm import tqdm
+
+from crate_analysis.models import UnrolledModel
+from crate_analysis.models.checkpoints import save_model
+from crate_analysis.training.distributed import (
+    first_process_first,
+    rank,
+    sum_over_processes,
+    world_size,
+)
+from crate_analysis.training.pictures import CachedPictures
+from crate_analysis.training.recipe import Recipe
+
+Row = dict[str, int | float]
+
+
+class Part(NamedTuple):
+    """Which part of which batch some pictures are: those from `start` to before `stop`."""
+
+    step: int
+    start: int
+    stop: int
+
+
+class Task(nn.Module):
+    """What is trained, and how a batch is scored.
+
+    Its state_dict is all of it that a checkpoint keeps. Nothing random may be carried from step to
+    step, and what is drawn for a picture must depend on the recipe's seed, the step and the place
+    in the batch alone: then neither a restart nor the split of a batch changes a run.
+    """
+
+    metrics: tuple[str, ...]
+    """What `forward` gives beside the loss; the log has their means over an epoch."""
+
+    @property
+    @abstractmethod
+    def model(self) -> UnrolledModel:
+        """What is saved, as snapshots and at the end."""
+
+    @abstractmethod
+    def forward(
+        self, images: UInt8[Tensor, "b 3 H W"], labels: Int64[Tensor, " b"], part: Part
+    ) -> tuple[Float[Tensor, ""], Float[Tensor, " m"]]:
+        """Loss and metrics, the means over the pictures of this part."""
+
+    @abstractmethod
+    def evaluate(self) -> dict[str, float]:
+        """Further columns of the log, measured after each epoch, by all processes together."""
+
+    def parameter_groups(self) -> list[dict[str, Any]]:
+        """What the optimiser changes; a group may name its own `weight_decay`, 0 to have none."""
+        return [{"params": [p for p in self.parameters() if p.requires_grad]}]
+
+    def before_update(self, step: int) -> None:
+        """Called between the gradients of a step and the optimiser's use of them."""
+
+    def after_update(self, step: int) -> None:
+        """Called when a step has changed the weights."""
+
+
+@dataclass(frozen=True)
+class Execution:
+    """How a training is carried out; the weights it ends in depend on it by rounding only."""
+
+    device: torch.device = field(default_factory=lambda: torch.device("cpu"))
+    accumulate: int = 1
+    """Rounds of forward and backward that each process makes for one step."""
+    compile: bool = False
+    """Whether the networks go through torch.compile."""
+    save_every: int = 50
+    """Steps between checkpoints."""
+    snapshots: int = 8
+    """How many, from start to end."""
+
+    def __post_init__(self) -> None:
+        for name in ("accumulate", "save_every", "snapshots"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
+
+
+def run(
+    task: Task, recipe: Recipe, folder: Path, pictures: CachedPictures, execution: Execution
+) -> UnrolledModel:
+    """Train to the end of the recipe, from where an earlier run in `folder` stopped.
+
+    Order, changes of the pictures and learning rate are functions of seed and step, so task,
+    optimiser and step are all that a resumed run needs: on the same machine it ends in
+    bit-identical weights. Under torchrun each process takes an equal part of every batch, and the
+    result is that of one process up to the order of summation.
+
+    Writes to `folder`, which `claim` has made the recipe's: `log.csv`, a row an epoch;
+    `checkpoint.pt`, every `save_every` steps; `snapshots/step-N.safetensors`, at initialisation
+    and then at steps that double up to the last; `model.safetensors` at the end. Each file appears
+    whole or not at all.
+
+    Raises ValueError where there are fewer pictures than the recipe asks for, a batch cannot be
+    split as asked, or the loss is not finite.
+    """
+    if len(pictures) < recipe.n_train:
+        raise ValueError(
+            f"{recipe.dataset} has {len(pictures)} pictures to train on, not "
+            f"{recipe.n_train}; pass --n-train {len(pictures)} or fewer"
+        )
+    parts = split_batch(recipe.batch_size, world_size(), execution.accumulate)[rank()]
+    device = execution.device
+    task.to(device)
+    optimizer = recipe.make_optimizer(task.parameter_groups())
+    start, running, log = _resume(folder, task, optimizer)
+    snapshots = snapshot_steps(recipe.steps, execution.snapshots)
+    if start == 0:
+        _snapshot(folder, task.model, 0)
+    if execution.compile:
+        for module in task.modules():
+            if isinstance(module, UnrolledModel):
+                module.compile()
+    # buffers are functions of what all processes share, so there is nothing to broadcast
+    scored = DistributedDataParallel(task, broadcast_buffers=False) if world_size() > 1 else task
+
+    progress = tqdm(
+        range(start, recipe.steps),
+        folder.name,
+        initial=start,
+        total=recipe.steps,
+        unit="step",
+        disable=rank() > 0 or None,
+    )
+    task.train()
+    for step in progress:
+        indices = recipe.batch_indices(step)
+        for group in optimizer.param_groups:
+            group["lr"] = recipe.learning_rate_at(step)
+            if group["weight_decay"]:
+                group["weight_decay"] = recipe.weight_decay_at(step)
+        optimizer.zero_grad()
+        scores = torch.zeros(1 + len(task.metrics))
+        for number, (first, last) in enumerate(parts, start=1):
+            images, labels = pictures.batch(indices[first:last])
+            share = (last - first) / recipe.batch_size
+            with _without_sum(scored) if number < len(parts) else nullcontext():
+                loss, metrics = scored(
+                    images.to(device), labels.to(device), Part(step, first, last)
+                )
+                # processes' gradients are averaged, and their shares are to be summed
+                (loss * (share * world_size())).backward()
+            scores += share * torch.cat([loss.detach()[None], metrics.detach()]).cpu()
+        scores = sum_over_processes(scores.to(device)).cpu()
+        if not torch.isfinite(scores[0]):
+            raise ValueError(
+                f"the loss is {scores[0].item()} at step {step}; lower the learning rate"
+            )
+        task.before_update(step)
+        optimizer.step()
+        task.after_update(step)
+        running += scores
+        progress.set_postfix(loss=f"{scores[0].item():.3f}")
+
+        done = step + 1
+        if done % recipe.steps_per_epoch == 0:
+            means = (running / recipe.steps_per_epoch).tolist()
+            log.append(
+                {
+                    "step": done,
+                    "samples": done * recipe.batch_size,
+                    "learning_rate": recipe.learning_rate_at(step),
+                    **dict(zip(("loss", *task.metrics), means, strict=True)),
+                    **task.evaluate(),
+                }
+            )
+            task.train()
+            running.zero_()
+        if done in snapshots:
+            _snapshot(folder, task.model, done)
+        if done % execution.save_every == 0 or done == recipe.steps:
+            _save(folder, task, optimizer, done, running, log)
+    task.eval()
+    with first_process_first():
+        if rank() == 0:
+            save_model(task.model, folder / "model.safetensors")
+    return task.model
+
+
+def split_batch(size: int, processes: int, rounds: int) -> list[list[tuple[int, int]]]:
+    """For each process its rounds, as (first, past the last) of the pictures in a batch.
+
+    Raises ValueError where they cannot be alike in size.
+    """
+    if size % (processes * rounds):
+        raise ValueError(
+            f"batch_size={size} cannot be split into {processes} processes x {rounds} rounds of "
+            "equal parts; change --batch-size or --accumulate"
+        )
+    part = size // (processes * rounds)
+    bounds = [(first, first + part) for first in range(0, size, part)]
+    return [bounds[k * rounds : (k + 1) * rounds] for k in range(processes)]
+
+
+def snapshot_steps(steps: int, count: int) -> tuple[int, ...]:
+    """`count` steps from 0 to `steps`, each from the second on twice the one before (rounded)."""
+    later = {round(steps / 2**halvings) for halvings in range(count - 1)}
+    return (0, *sorted(later - {0}))
+
+
+def claim(folder: Path, recipe: Recipe) -> None:
+    """Make `folder` this recipe's, or see that it already is.
+
+    Raises ValueError that names the differing settings where it holds a run of another recipe.
+    """
+    with first_process_first():
+        _claim(folder / "recipe.json", recipe)
+
+
+def _claim(path: Path, recipe: Recipe) -> None:
+    if not path.exists():
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(recipe.to_dict(), indent=2) + "\n")
+        return
+    found = json.loads(path.read_text(encoding="utf-8"))
+    wanted = json.loads(json.dumps(recipe.to_dict()))
+    differing = [
+        f"{name}={found.get(name)!r}, not {wanted.get(name)!r}"
+        for name in wanted | found
+        if found.get(name) != wanted.get(name)
+    ]
+    if differing:
+        raise ValueError(
+            f"{path.parent} holds a run with {'; '.join(differing)}: "
+            "choose another folder to train in"
+        )
+
+
+def _without_sum(scored: nn.Module) -> Any:
+    """Where gradients are summed over processes, leave that to the last round of a step."""
+    return scored.no_sync() if isinstance(scored, DistributedDataParallel) else nullcontext()
+
+
+def _resume(
+    folder: Path, task: Task, optimizer: torch.optim.Optimizer
+) -> tuple[int, Tensor, list[Row]]:
+    """The next step, the epoch's sums so far and the log; fills task and optimiser."""
+    path = folder / "checkpoint.pt"
+    if not path.exists():
+        return 0, torch.zeros(1 + len(task.metrics)), []
+    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    task.load_state_dict(state["task"])
+    optimizer.load_state_dict(state["optimizer"])
+    return state["step"], state["running"], state["log"]
+
+
+def _save(
+    folder: Path,
+    task: Task,
+    optimizer: torch.optim.Optimizer,
+    step: int,
+    running: Tensor,
+    log: list[Row],
+) -> None:
+    if rank() > 0:
+        return
+    if log:
+        write_text(folder / "log.csv", pd.DataFrame(log).to_csv(index=False))
+    state = {
+        "task": task.state_dict(),
+        "optimizer": optimizer.state_dict(),
+        "step": step,
+        "running": running,
+        "log": log,
+    }
+    part = folder / "checkpoint.pt.part"
+    torch.save(state, part)
+    os.replace(part, folder / "checkpoint.pt")
+
+
+def _snapshot(folder: Path, model: UnrolledModel, step: int) -> None:
+    if rank() > 0:
+        return
+    path = folder / "snapshots" / f"step-{step:06d}.safetensors"
+    path.parent.mkdir(exist_ok=True)
+    save_model(model, path, dtype=torch.float16)
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a file that appears whole or not at all."""
+    part = path.with_name(path.name + ".part")
+    part.write_text(text, encoding="utf-8")
+    os.replace(part, path)
