@@ -27,7 +27,7 @@ from crate_analysis.measures.subspaces import (
     subspace_overlap,
     token_dimension,
 )
-from crate_analysis.measures.summary import MeanInterval, mean_interval
+from crate_analysis.measures.summary import MeanInterval, contrast_interval, mean_interval
 
 __all__ = [
     "MEASURES",
@@ -37,6 +37,7 @@ __all__ = [
     "coding_objective",
     "coding_rate",
     "common_share",
+    "contrast_interval",
     "cosine",
     "derived_gradient",
     "effective_dimension",

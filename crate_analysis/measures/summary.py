@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap
+from scipy.stats import bootstrap, t
 
 
 class MeanInterval(NamedTuple):
@@ -37,3 +38,33 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
         (array,), np.mean, confidence_level=level, n_resamples=2000, batch=200, rng=0
     ).confidence_interval
     return MeanInterval(mean, float(interval.low), float(interval.high))
+
+
+def contrast_interval(
+    groups: Sequence[ArrayLike], weights: ArrayLike, level: float = 0.95
+) -> MeanInterval:
+    """A weighted sum of the means of some groups, and its confidence interval.
+
+    For experiments that were repeated a few times, such as training runs with several seeds:
+    `weights` (-1, 1) is the difference of two groups, (1, -1, -1, 1) the interaction of two
+    factors whose four combinations are the groups. Repeats are taken as independent, normal, and
+    equally spread in all groups, whose variances are pooled (Student's t; for two groups this is
+    the two-sample t-interval). Raises ValueError for weights of another number than the groups,
+    an empty group, or where no group was repeated.
+    """
+    arrays = [np.asarray(group, dtype=float) for group in groups]
+    factors = np.asarray(weights, dtype=float)
+    if len(arrays) != len(factors):
+        raise ValueError(f"{len(factors)} weights for {len(arrays)} groups; give one each")
+    sizes = np.array([len(array) for array in arrays])
+    freedom = int(sizes.sum() - len(arrays))
+    if sizes.min() < 1 or freedom < 1:
+        raise ValueError(
+            f"groups of {sizes.tolist()} values have no spread; none may be empty, and one must "
+            "have at least 2"
+        )
+    squares = sum(((array - array.mean()) ** 2).sum() for array in arrays)
+    mean = float(sum(w * array.mean() for w, array in zip(factors, arrays, strict=True)))
+    error = np.sqrt(squares / freedom * (np.square(factors) / sizes).sum())
+    half = float(t.ppf((1 + level) / 2, freedom) * error)
+    return MeanInterval(mean, mean - half, mean + half)

@@ -1,4 +1,4 @@
-"""The command line: `train` a recipe in a folder, then `ship` the result with its card."""
+"""The command line: train a recipe in a folder, compare runs, and ship one with its card."""
 
 from __future__ import annotations
 
@@ -13,9 +13,10 @@ import torch
 
 from crate_analysis.paths import data_folder
 from crate_analysis.training.distributed import joined
-from crate_analysis.training.loop import Execution
+from crate_analysis.training.loop import Execution, write_text
 from crate_analysis.training.objectives import OBJECTIVES, Objective
 from crate_analysis.training.recipe import Optimizer, Precision
+from crate_analysis.training.runs import read_runs
 from crate_analysis.training.ship import ship
 
 
@@ -53,6 +54,13 @@ def _parser() -> argparse.ArgumentParser:
         help="also ship so many snapshots from before the end, the initial one first",
     )
     _add_cache(publish)
+
+    compare = commands.add_parser(
+        "compare", help="write what a folder of runs came to as CSV", allow_abbrev=False
+    )
+    compare.set_defaults(run=_compare)
+    compare.add_argument("folder", type=Path, help="that holds the runs' folders")
+    compare.add_argument("table", type=Path, help="the CSV file")
     return parser
 
 
@@ -138,6 +146,10 @@ def _assignment(text: str) -> tuple[str, Any]:
         except ValueError:
             pass
     return name, value
+
+
+def _compare(options: argparse.Namespace) -> None:
+    write_text(options.table, read_runs(options.folder).to_csv(index=False))
 
 
 def _ship(options: argparse.Namespace) -> None:

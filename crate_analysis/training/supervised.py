@@ -85,8 +85,8 @@ def start_from(model: UnrolledModel, start: str) -> None:
     Raises ValueError where the two differ in more than the classifier.
     """
     source = load_model(start)
-    given = _without_classifier(source)
-    wanted = _without_classifier(model)
+    given = without_classifier(source)
+    wanted = without_classifier(model)
     differing = [
         key
         for key in wanted | given
@@ -100,7 +100,8 @@ def start_from(model: UnrolledModel, start: str) -> None:
     model.load_state_dict(given, strict=False)
 
 
-def _without_classifier(model: UnrolledModel) -> dict[str, Tensor]:
+def without_classifier(model: UnrolledModel) -> dict[str, Tensor]:
+    """A model's weights but those of its classifier."""
     left_out = f"{model.classifier_name}."
     return {key: w for key, w in model.state_dict().items() if not key.startswith(left_out)}
 

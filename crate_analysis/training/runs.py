@@ -1,0 +1,44 @@
+"""What a folder of runs came to, side by side: for a search over recipes."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+
+
+def read_runs(folder: Path) -> pd.DataFrame:
+    """A row for each run below `folder`: its name, the settings that differ, its last log entry.
+
+    A run that has not come to the end of its first epoch has no log, and NaN there. Raises
+    FileNotFoundError where there is no run.
+    """
+    recipes = sorted(folder.rglob("recipe.json"))
+    if not recipes:
+        raise FileNotFoundError(f"{folder} holds no runs; name the folder that they were kept in")
+    settings = pd.DataFrame(
+        [_flat(json.loads(path.read_text(encoding="utf-8"))) for path in recipes]
+    )
+    differing = [name for name in settings if settings[name].nunique(dropna=False) > 1]
+    last = [_last(path.with_name("log.csv")) for path in recipes]
+    names = [path.parent.relative_to(folder).as_posix() for path in recipes]
+    measured = pd.DataFrame(last, columns=list(dict.fromkeys(key for row in last for key in row)))
+    return pd.concat(
+        [
+            pd.Series(names, name="run"),
+            settings[differing],
+            measured.drop(columns=differing, errors="ignore"),
+        ],
+        axis=1,
+    )
+
+
+def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
+    """The overrides beside the other settings."""
+    return recipe | recipe.pop("overrides")
+
+
+def _last(log: Path) -> dict[Any, Any]:
+    return pd.read_csv(log).iloc[-1].to_dict() if log.exists() else {}

@@ -1,0 +1,271 @@
+"""Transfer: what a trained network is worth on pictures that it was not trained on.
+
+Two measures, as in Yu et al. 2024, Table 3 and its usual companion. A *linear probe* trains one
+linear classifier on the features of the frozen network. *Fine-tuning* goes on training all of it;
+that is supervised training with `SupervisedRecipe.start`, and what is here names its architecture
+and scores the result. Neither means anything without its controls: the same on raw pixels, on a
+network that was never trained, and training from random weights.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pandas as pd
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float, Int64
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+from torch import Tensor
+
+from crate_analysis.datasets import load_dataset
+from crate_analysis.datasets.folder import Folder
+from crate_analysis.measures import mean_interval
+from crate_analysis.models import UnrolledModel
+from crate_analysis.models.config import ModelConfig
+from crate_analysis.models.registry import ARCHS, from_config
+from crate_analysis.training.knn import NEIGHBOURS, knn_hits
+from crate_analysis.training.pictures import CachedPictures
+from crate_analysis.training.supervised import EVALUATION_BATCH, without_classifier
+
+STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
+"""Inverse regularisation strengths C that a probe is chosen from; 1 regularises least."""
+PIXEL_GRID = 18
+"""Cells a side to which pictures are averaged where they are their own features."""
+
+
+class Labelled(NamedTuple):
+    """Some of the pictures of a split, in the order in which they are taken."""
+
+    pictures: CachedPictures
+    indices: list[int]
+
+    @property
+    def labels(self) -> Int64[Tensor, " n"]:
+        """One a picture."""
+        return torch.from_numpy(self.pictures.labels[self.indices])
+
+    def first(self, count: int) -> Labelled:
+        """The first `count` of them."""
+        return Labelled(self.pictures, self.indices[:count])
+
+
+class Splits(NamedTuple):
+    """Pictures to learn from, to choose settings on, and to report."""
+
+    train: Labelled
+    dev: Labelled
+    val: Labelled
+
+
+class Probe(NamedTuple):
+    """What a linear probe came to."""
+
+    hits: Bool[Tensor, " n"]
+    """Which of the reported pictures it names rightly."""
+    strength: float
+    """The C that was best on the pictures that settings are chosen on."""
+
+
+def load_splits(
+    spec: str, image_size: int, n_train: int, n_dev: int, n_val: int, cache: Path, seed: int = 0
+) -> Splits:
+    """At most so many pictures of each kind, drawn or decoded once and then kept in `cache`.
+
+    Settings are chosen on the split `dev`; a folder has none, and there a random part of the
+    training pictures takes its place, which are then not learned from.
+
+    Raises ValueError where pictures have no labels, there are fewer than two classes or fewer
+    training pictures than classes, the splits have different classes, or training and reported
+    pictures are the same.
+    """
+    source, reported = (load_dataset(spec, split, image_size) for split in ("train", "val"))
+    classes = tuple(source.classes)
+    if classes != tuple(reported.classes):
+        odd = ", ".join(sorted(set(classes) ^ set(reported.classes)))
+        raise ValueError(f"the splits train and val of {spec} differ in classes: {odd}")
+    if len(classes) == 1:
+        raise ValueError(f"{spec} has one class only, {classes[0]!r}: there is nothing to tell")
+    if (
+        isinstance(source, Folder)
+        and isinstance(reported, Folder)
+        and source.paths == reported.paths
+    ):
+        raise ValueError(
+            f"{spec} has no splits, so what is learned from would be reported: "
+            "sort its pictures into train/CLASS and val/CLASS"
+        )
+
+    def cached(split: str, count: int) -> Labelled:
+        pictures = CachedPictures(spec, split, image_size, count, seed, cache)
+        # a folder's pictures lie class by class
+        order = np.random.default_rng(seed).permutation(len(pictures))
+        return Labelled(pictures, order.tolist())
+
+    val = cached("val", n_val)
+    if isinstance(source, Folder):
+        both = cached("train", n_train + n_dev)
+        held_out = max(1, len(both.indices) * n_dev // (n_train + n_dev))
+        train = Labelled(both.pictures, both.indices[held_out:])
+        dev = both.first(held_out)
+    else:
+        train, dev = cached("train", n_train), cached("dev", n_dev)
+    if len(train.indices) < len(classes):
+        raise ValueError(
+            f"{len(train.indices)} pictures of {spec} to learn from are fewer than its "
+            f"{len(classes)} classes: take at least {len(classes)}"
+        )
+    return Splits(train, dev, val)
+
+
+def backbone(model: UnrolledModel) -> UnrolledModel:
+    """The same network without its classifier: it gives what the classifier saw, (b, c)."""
+    bare = from_config(model.config.override(num_classes=0))
+    bare.load_state_dict(without_classifier(model))
+    bare.name = model.name
+    return bare.to(next(model.parameters()).device).eval()
+
+
+@torch.inference_mode()
+def read_features(model: UnrolledModel, part: Labelled) -> dict[str, Float[Tensor, "n c"]]:
+    """`cls`, what the classifier sees of each picture, and `patches`, the mean over its patches.
+
+    The first is the `[CLS]` token of the last layer after the final norm; the patches go through
+    the same norm, one by one.
+    """
+    bare = backbone(model)
+    device = next(bare.parameters()).device
+    rows: dict[str, list[Tensor]] = {"cls": [], "patches": []}
+    for first in range(0, len(part.indices), EVALUATION_BATCH):
+        images, _ = part.pictures.batch(part.indices[first : first + EVALUATION_BATCH])
+        for state in bare.unroll(bare.normalize(images.to(device))):
+            tokens = state.output
+        patches = tokens[:, 1:]
+        normed = bare.classify(patches.flatten(0, 1)[:, None]).unflatten(0, patches.shape[:2])
+        rows["cls"].append(bare.classify(tokens).cpu())
+        rows["patches"].append(normed.mean(1).cpu())
+    return {name: torch.cat(parts) for name, parts in rows.items()}
+
+
+def pixel_features(part: Labelled) -> Float[Tensor, "n c"]:
+    """The pictures themselves, averaged to 18 x 18 cells: what a probe gets without a network."""
+    rows = []
+    for first in range(0, len(part.indices), EVALUATION_BATCH):
+        images, _ = part.pictures.batch(part.indices[first : first + EVALUATION_BATCH])
+        rows.append(F.adaptive_avg_pool2d(images.float() / 255, PIXEL_GRID).flatten(1))
+    return torch.cat(rows)
+
+
+def linear_probe(
+    features: Mapping[str, Float[Tensor, "_ c"]], labels: Mapping[str, Int64[Tensor, " _"]]
+) -> Probe:
+    """A linear classifier of whole pictures, for `train`, `dev` and `val`.
+
+    Multinomial logistic regression on features that are standardised by those of `train`; the
+    strength of its regularisation is the one of `STRENGTHS` that is best on `dev`, the stronger
+    of two that are alike. `val` has no part in it.
+
+    Raises ValueError where the training labels are all the same.
+    """
+    if len(labels["train"].unique()) < 2:
+        raise ValueError("the pictures to learn from are all of one class; take more")
+    fitted = []
+    for strength in STRENGTHS:
+        classifier = LogisticRegression(C=strength, max_iter=2_000)
+        probe = make_pipeline(StandardScaler(), classifier)
+        probe.fit(features["train"].numpy(), labels["train"].numpy())
+        score = probe.score(features["dev"].numpy(), labels["dev"].numpy())
+        fitted.append((score, strength, probe))
+    _, strength, probe = max(fitted, key=lambda one: one[0])
+    found = torch.from_numpy(probe.predict(features["val"].numpy()))
+    return Probe(found == labels["val"], strength)
+
+
+def compare_probes(
+    models: Mapping[str, UnrolledModel], splits: Splits, sizes: Sequence[int], seed: int = 0
+) -> pd.DataFrame:
+    """Frozen features by how well a linear probe, or a vote of neighbours, reads classes off them.
+
+    One row for each of the `sizes`, numbers of training pictures, and each network, features and
+    way of reading. Each network has beside it the same one untrained, of random weights that
+    `seed` settles, and all have raw pixels; the columns are
+
+    | column | |
+    | --- | --- |
+    | model | a name, or `pixels` |
+    | weights | `trained`, `untrained` or `none` |
+    | features | `cls`, `patches` or `pixels` |
+    | reader | `linear` or `k-NN`, the vote of the 20 nearest |
+    | n_train | training pictures |
+    | strength | the probe's C, NaN for k-NN |
+    | mean, low, high | accuracy on `val`, a share in [0, 1], and its 95 % interval over pictures |
+
+    A vote needs 20 training pictures and is left out below. Raises ValueError for a size that is
+    more than there are, or less than 2.
+    """
+    for size in sizes:
+        if not 2 <= size <= len(splits.train.indices):
+            raise ValueError(
+                f"size {size} must be 2 to {len(splits.train.indices)}, the pictures to learn from"
+            )
+    labels = {name: part.labels for name, part in splits._asdict().items()}
+    kept: dict[tuple[str, str, str], dict[str, Tensor]] = {
+        ("pixels", "none", "pixels"): {
+            name: pixel_features(part) for name, part in splits._asdict().items()
+        }
+    }
+    for name, model in models.items():
+        for weights, network in (("trained", model), ("untrained", _untrained(model, seed))):
+            read = {part: read_features(network, one) for part, one in splits._asdict().items()}
+            for kind in ("cls", "patches"):
+                kept[name, weights, kind] = {part: values[kind] for part, values in read.items()}
+    rows = []
+    for source, features in kept.items():
+        for size in sizes:
+            known = features | {"train": features["train"][:size]}
+            told = labels | {"train": labels["train"][:size]}
+            probe = linear_probe(known, told)
+            accuracy = mean_interval(probe.hits.double())
+            rows.append((*source, "linear", size, probe.strength, *accuracy))
+            if size >= NEIGHBOURS:
+                hits = knn_hits(known["train"], told["train"], known["val"], told["val"])
+                rows.append((*source, "k-NN", size, np.nan, *mean_interval(hits.double())))
+    columns = ["model", "weights", "features", "reader", "n_train", "strength"]
+    return pd.DataFrame(rows, columns=[*columns, "mean", "low", "high"])
+
+
+def _untrained(model: UnrolledModel, seed: int) -> UnrolledModel:
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return from_config(model.config).to(next(model.parameters()).device)
+
+
+def architecture_of(config: ModelConfig, num_classes: int) -> tuple[str, dict[str, Any]]:
+    """What a recipe calls a network of this config with so many classes: `arch` and `overrides`."""
+
+    def differing(arch: str) -> dict[str, Any]:
+        base = asdict(ARCHS[arch])
+        return {key: value for key, value in wanted.items() if value != base[key]}
+
+    wanted = asdict(config) | {"num_classes": num_classes}
+    family = [arch for arch, base in ARCHS.items() if base.family == config.family]
+    arch = min(family, key=lambda arch: len(differing(arch)))
+    return arch, differing(arch)
+
+
+@torch.inference_mode()
+def classifier_hits(model: UnrolledModel, part: Labelled) -> Bool[Tensor, " n"]:
+    """Which of the pictures a network's own classifier names rightly, as after fine-tuning."""
+    model.eval()
+    device = next(model.parameters()).device
+    found = []
+    for first in range(0, len(part.indices), EVALUATION_BATCH):
+        images, _ = part.pictures.batch(part.indices[first : first + EVALUATION_BATCH])
+        found.append(model(model.normalize(images.to(device))).argmax(1).cpu())
+    return torch.cat(found) == part.labels
