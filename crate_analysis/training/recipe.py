@@ -104,7 +104,10 @@ class Recipe:
         return order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
 
     def generator(self, *purpose: int) -> torch.Generator:
-        """Random numbers settled by the recipe's seed and what they are for: 1 order, 2 flips."""
+        """Random numbers settled by the recipe's seed and what they are for.
+
+        1 is the order of the pictures, 2 flips, 3 views, 4 the weights of a projection head.
+        """
         # torch's CPU generator takes in 32 bits of a seed only, so all are hashed to 32
         entropy = np.random.SeedSequence((self.seed, *purpose))
         return torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
