@@ -7,7 +7,7 @@ from difflib import get_close_matches
 
 from .batches import batches, stack_images
 from .coco import Coco
-from .creatures import SPLITS, Creatures, CreatureScenes
+from .creatures import SPLITS, Creatures, CreatureScenes, ExoticCreatures
 from .export import export_coco, export_voc
 from .folder import Folder
 from .noise import Noise, NoisyPictures, add_noise
@@ -16,6 +16,7 @@ from .voc import Voc
 
 GENERATED: dict[str, Callable[..., SampleDataset]] = {
     "creatures": Creatures,
+    "creatures-exotic": ExoticCreatures,
     "creatures-scenes": CreatureScenes,
 }
 READ: dict[str, Callable[..., SampleDataset]] = {"voc": Voc, "coco": Coco, "folder": Folder}
@@ -33,14 +34,15 @@ def load_dataset(
     | `spec` | pictures | label | masks |
     | --- | --- | --- | --- |
     | `creatures` | generated, one animal each | species | the animal and its parts |
+    | `creatures-exotic` | the same with other species | species | the animal and its parts |
     | `creatures-scenes` | generated, one to three animals | None | visible animals |
     | `voc:ROOT` | PASCAL VOC segmentation | None | one per class |
     | `coco:ROOT` | COCO instances, crowds left out | None | one per instance |
     | `folder:ROOT` | `ROOT/[SPLIT/][CLASS/]x.jpg` | folder, if any | none |
 
     Splits are `train`, `val` and `test` (and `dev`, to watch a training on) of the generated ones,
-    and what is on disk of the others. `image_size` is the side in pixels; by default 96 and 224
-    for the generated ones, and the pictures' own size for the others. `limit` keeps the first
+    and what is on disk of the others. `image_size` is the side in pixels; by default 96 for single
+    animals and 224 for scenes, and the pictures' own size for the others. `limit` keeps the first
     items of the generated ones, whose splits have no end, and a random choice that `seed` settles
     of the others. ValueError says what is wrong with an argument or a file, FileNotFoundError
     which file is missing.

@@ -2,7 +2,7 @@
 
 from .animal import PARTS
 from .chance import SPLITS
-from .dataset import Creatures
+from .dataset import Creatures, ExoticCreatures
 from .scenes import CreatureScenes
 
-__all__ = ["PARTS", "SPLITS", "CreatureScenes", "Creatures"]
+__all__ = ["PARTS", "SPLITS", "CreatureScenes", "Creatures", "ExoticCreatures"]

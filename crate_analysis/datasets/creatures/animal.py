@@ -23,7 +23,8 @@ from .drawing import (
     solid,
     texture,
 )
-from .species import PLANS, Species
+from .families import PLANS
+from .species import Species
 
 REACH = 0.06  # of the soft shadow that a part casts on those behind it
 PARTS = ("body", "head", "legs", "ears", "tail")

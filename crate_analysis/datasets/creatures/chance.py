@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 
-STAGE, ANIMALS, PLACES = range(3)  # the purposes of an item's streams
+# The purposes of an item's streams; the exotic family has its own, so that it shares no picture
+# with the first one, not even a background.
+STAGE, ANIMALS, PLACES, EXOTIC_STAGE, EXOTIC_ANIMALS = range(5)
 # A training is watched on "dev", so that what is reported on the others was never looked at.
 SPLITS = {"train": 0, "val": 1, "test": 2, "dev": 3}
 

@@ -8,7 +8,8 @@ import numpy as np
 
 from .chance import between
 from .drawing import Array, Waves, draw_waves, smoothstep
-from .species import PALETTES, Palette, Species
+from .families import PALETTES, PLANS
+from .species import Palette, Species
 
 
 @dataclass(frozen=True)
@@ -75,6 +76,71 @@ class Coat:
         if part == "head":
             return np.zeros_like(along)
         return smoothstep(0.22, -0.42, xs + 0.05 * wander + np.zeros_like(along))
+
+    def _rosettes(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part == "ears":
+            return smoothstep(0.45, 0.6, along)
+        near, _ = self._cell_distances(xs, ys, 1.25 * self.pitch, wander)
+        ring = smoothstep(0.22, 0.10, np.abs(near - 0.28))
+        return ring * smoothstep(-1.6, -1.0, wander)  # some stay open
+
+    def _net(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part == "ears":
+            return smoothstep(0.55, 0.75, along)
+        near, second = self._cell_distances(xs, ys, 1.05 * self.pitch, wander)
+        return smoothstep(0.26, 0.14, second - near)
+
+    def _brindle(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part == "ears":
+            return smoothstep(0.35, 0.6, along)
+        u, v = xs + 0.6 * ys[:, None], ys[:, None] - 0.6 * xs
+        streak = np.sin((2 * np.pi * 1.5 * self.pitch) * u + 2.4 * wander + self.shift)
+        broken = np.sin((2 * np.pi * 0.9 * self.pitch) * v - 3.0 * wander)
+        return smoothstep(0.0, 0.4, streak) * smoothstep(-0.4, 0.1, broken)
+
+    def _chevrons(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part == "ears":
+            return smoothstep(0.45, 0.6, along)
+        if part in ("legs", "tail"):  # rings
+            wave = np.sin(along * (15 if part == "legs" else 33) + 0.3 * wander)
+            return smoothstep(0.0, 0.4, wave)
+        _, middle, _ = self._trunk()
+        fold = xs + np.abs(ys[:, None] - middle)
+        wave = np.sin((2 * np.pi * 0.7 * self.pitch) * fold + 0.3 * wander + self.shift)
+        return smoothstep(0.0, 0.4, wave)
+
+    def _saddle(self, part: str, xs: Array, ys: Array, along: Array, wander: Array) -> Array:
+        if part in ("tail", "ears"):
+            return smoothstep(0.55, 0.75, along)
+        if part != "body":
+            return np.zeros_like(along)
+        x, y, radius = self._trunk()
+        across, down = (xs - x) / 0.30, (ys[:, None] - (y - 1.2 * radius)) / (1.5 * radius)
+        return smoothstep(1.15, 0.85, np.hypot(across, down) + 0.10 * wander)
+
+    def _cell_distances(
+        self, xs: Array, ys: Array, density: float, wander: Array
+    ) -> tuple[Array, Array]:
+        """Distances to the two nearest centres of a bent grid of cells, in units of a cell."""
+        u = xs * density + 0.18 * wander + self.shift
+        v = ys[:, None] * density - 0.18 * wander + self.shift
+        near = np.full(u.shape, np.inf, np.float32)
+        second = near.copy()
+        for down in (-1, 0, 1):
+            row = np.floor(v) + down
+            shifted = u + 0.5 * row  # every other row is offset by half a cell
+            for across in (-1, 0, 1):
+                column = np.floor(shifted) + across
+                cell = self.cells[row.astype(np.int32) & 15, column.astype(np.int32) & 15]
+                distance = np.hypot(shifted - column - cell[..., 0], v - row - cell[..., 1])
+                second = np.minimum(second, np.maximum(near, distance))
+                near = np.minimum(near, distance)
+        return near, second
+
+    def _trunk(self) -> tuple[float, float, float]:
+        """Middle x, y and mean radius of the trunk at rest."""
+        x, y, radius = np.mean(PLANS[self.species.plan].trunk, axis=0).tolist()
+        return x, y, radius
 
     def underside(self, part: str, across_y: Array, along: Array) -> Array | float:
         """Share of the underside's colour: the belly, and the muzzle of the furry ones."""

@@ -10,6 +10,7 @@ from jaxtyping import UInt8
 from torch import Tensor
 
 from ..sample import Sample, SampleDataset
+from . import exotic
 from .animal import PARTS, draw_animal, plan_extent
 from .background import (
     Place,
@@ -20,9 +21,9 @@ from .background import (
     paint_scenery,
     paint_shadow,
 )
-from .chance import ANIMALS, STAGE, stream
+from .chance import ANIMALS, EXOTIC_ANIMALS, EXOTIC_STAGE, STAGE, stream
 from .drawing import Canvas
-from .species import SPECIES
+from .species import SPECIES, Species
 
 LENGTHS = {"train": 20_000, "val": 2_000, "test": 2_000, "dev": 2_000}
 
@@ -55,12 +56,15 @@ class Creatures(GeneratedPictures):
 
     name = "creatures"
     default_size = 96
+    species: ClassVar[tuple[Species, ...]] = SPECIES
+    stage_stream: ClassVar[int] = STAGE
+    animal_stream: ClassVar[int] = ANIMALS
 
     def __getitem__(self, index: int) -> Sample:
         index = self.check(index)
-        rng = stream(self.seed, self.split, index, ANIMALS)
-        label = int(rng.integers(len(SPECIES)))
-        animal = draw_animal(SPECIES[label], rng)
+        rng = stream(self.seed, self.split, index, self.animal_stream)
+        label = int(rng.integers(len(self.species)))
+        animal = draw_animal(self.species[label], rng)
         place, stage = self._setting(index)
         canvas = self._empty(place, stage)
         animal.paint(canvas, place.frame(plan_extent(animal.species.plan)), stage.light)
@@ -85,7 +89,7 @@ class Creatures(GeneratedPictures):
         return torch.from_numpy(canvas.to_uint8())
 
     def _setting(self, index: int) -> tuple[Place, Stage]:
-        rng = stream(self.seed, self.split, index, STAGE)
+        rng = stream(self.seed, self.split, index, self.stage_stream)
         place = draw_place(rng)
         return place, draw_stage(rng, place.ground)
 
@@ -93,3 +97,17 @@ class Creatures(GeneratedPictures):
         canvas = paint_scenery(stage, self.image_size)
         paint_shadow(canvas, place, stage.light)
         return canvas
+
+
+class ExoticCreatures(Creatures):
+    """The same of twelve other species, with body plans, patterns and palettes of their own.
+
+    For transfer: its random streams are disjoint from those of `Creatures` of the same seed, so no
+    background that a model was trained on comes back.
+    """
+
+    name = "creatures-exotic"
+    classes = tuple(species.name for species in exotic.SPECIES)
+    species = exotic.SPECIES
+    stage_stream = EXOTIC_STAGE
+    animal_stream = EXOTIC_ANIMALS
