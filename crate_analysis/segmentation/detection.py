@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -20,6 +19,7 @@ from tqdm import tqdm
 
 from crate_analysis.datasets import SampleDataset, Samples, stack_images
 from crate_analysis.datasets.coco import decode, encode, run_lengths
+from crate_analysis.fingerprints import digest, of_code, of_data, of_weights
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.unrolled import merge_heads
 from crate_analysis.probes.collect import check_layer
@@ -27,6 +27,7 @@ from crate_analysis.segmentation.average_precision import check_one_layer
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling
 from crate_analysis.segmentation.maskcut import maskcut
 from crate_analysis.segmentation.masks import to_pixels
+from crate_analysis.writing import write_text
 
 Refine = Callable[[Tensor, Tensor], Tensor]
 """From masks (k,H,W) bool and their picture (3,H,W) uint8 to masks (k,H,W) bool."""
@@ -55,8 +56,8 @@ def detect_objects(
     ----------
     dataset : pictures of one size, which the patch size divides; the paper takes 480 x 480.
     folder : where the results are kept, in a file `MODEL-DIGEST.jsonl`: what was asked for, then a
-        line for each picture. The digest is of all that was asked for, the model's weights and the
-        code of `maskcut` included, so that another request goes to another file.
+        line for each picture. The digest is of all that was asked for, the model's weights, the
+        pictures and the code of `maskcut` included, so that another request goes to another file.
     layers : from 0, or from the end when negative.
     n_masks, tau : of `maskcut`.
     refine : `refine_masks`, or another function of masks in pixels and their picture that gives
@@ -74,17 +75,16 @@ def detect_objects(
     wanted = [check_layer(model, layer) for layer in layers]
     settings = {
         "model": model.name,
-        "weights": _checksum(model),
+        "weights": of_weights(model),
         "dataset": f"{dataset.name}, {dataset.split}, seed {dataset.seed}",
+        "data": of_data(dataset),
         "pictures": len(dataset),
         "image_size": dataset.image_size,
         "layers": wanted,
         "n_masks": n_masks,
         "tau": tau,
         "refine": refine.__name__ if refine else None,
-        "code": hashlib.sha256(Path(__file__).with_name("maskcut.py").read_bytes()).hexdigest()[
-            :16
-        ],
+        "code": of_code(Path(__file__).with_name("maskcut.py")),
     }
     path, done = _open_results(Path(folder), settings)
     jobs = (
@@ -172,27 +172,14 @@ def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str 
                     "score": score,
                 }
             )
-    path = Path(path)
-    part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(content), encoding="utf-8")
-    part.replace(path)
-
-
-def _checksum(model: UnrolledModel) -> str:
-    """Of the weights, so that results of one network are never taken for another's."""
-    weights = model.state_dict().items()
-    return _digest(name.encode() + bytes(w.cpu().contiguous().numpy()) for name, w in weights)
-
-
-def _digest(parts: Iterable[bytes]) -> str:
-    return hashlib.sha256(b"".join(parts)).hexdigest()[:16]
+    write_text(Path(path), json.dumps(content))
 
 
 def _open_results(folder: Path, settings: dict[str, Any]) -> tuple[Path, int]:
     """The file of these settings, and how many pictures it holds; half a last line is cut off."""
     header = json.dumps(settings)
     stem = re.sub(r"[^\w.-]+", "-", settings["model"])  # a model may be called by its path
-    path = folder / f"{stem}-{_digest([header.encode()])}.jsonl"
+    path = folder / f"{stem}-{digest([header.encode()])}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
     text = path.read_text(encoding="utf-8") if path.exists() else ""
     whole = text[: text.rfind("\n") + 1] or f"{header}\n"

@@ -1,4 +1,4 @@
-"""The command line: train a recipe in a folder, compare runs, and ship one with its card."""
+"""The command line: train a recipe, compare runs, ship one with its card, and probe models."""
 
 from __future__ import annotations
 
@@ -11,13 +11,16 @@ from typing import Any, get_args
 
 import torch
 
+from crate_analysis.distributed import joined
+from crate_analysis.models import load_models
 from crate_analysis.paths import data_folder
-from crate_analysis.training.distributed import joined
-from crate_analysis.training.loop import Execution, write_text
+from crate_analysis.training.loop import Execution
 from crate_analysis.training.objectives import OBJECTIVES, Objective
 from crate_analysis.training.recipe import Optimizer, Precision
 from crate_analysis.training.runs import read_runs
 from crate_analysis.training.ship import ship
+from crate_analysis.training.transfer import compare_probes, load_splits
+from crate_analysis.writing import write_text
 
 
 def main(arguments: list[str] | None = None) -> None:
@@ -61,6 +64,25 @@ def _parser() -> argparse.ArgumentParser:
     compare.set_defaults(run=_compare)
     compare.add_argument("folder", type=Path, help="that holds the runs' folders")
     compare.add_argument("table", type=Path, help="the CSV file")
+
+    probe = commands.add_parser(
+        "probe",
+        help="write as CSV how well classes that models were not trained on are read off them",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    probe.set_defaults(run=_probe)
+    probe.add_argument("models", nargs="+", help="shipped names, FILE or FILE@ARCH")
+    probe.add_argument("table", type=Path, help="the CSV file")
+    probe.add_argument("--dataset", default="creatures-exotic", help="with a class a picture")
+    probe.add_argument("--image-size", type=int, default=72, help="side in pixels")
+    probe.add_argument("--n-train", type=int, default=2_400, help="pictures to learn from")
+    probe.add_argument("--n-dev", type=int, default=400, help="pictures to choose settings on")
+    probe.add_argument("--n-val", type=int, default=600, help="pictures to report")
+    probe.add_argument(
+        "--sizes", type=int, nargs="+", default=[300, 600, 1200, 2400], help="of training sets"
+    )
+    _add_cache(probe)
     return parser
 
 
@@ -150,6 +172,19 @@ def _assignment(text: str) -> tuple[str, Any]:
 
 def _compare(options: argparse.Namespace) -> None:
     write_text(options.table, read_runs(options.folder).to_csv(index=False))
+
+
+def _probe(options: argparse.Namespace) -> None:
+    splits = load_splits(
+        options.dataset,
+        options.image_size,
+        options.n_train,
+        options.n_dev,
+        options.n_val,
+        options.cache,
+    )
+    found = compare_probes(load_models(options.models), splits, options.sizes)
+    write_text(options.table, found.to_csv(index=False))
 
 
 def _ship(options: argparse.Namespace) -> None:

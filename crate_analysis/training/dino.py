@@ -18,9 +18,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 
+from crate_analysis.distributed import rank, sum_over_processes, world_size
 from crate_analysis.models import UnrolledModel, build_model
 from crate_analysis.training.augment import MultiCrop
-from crate_analysis.training.distributed import rank, sum_over_processes, world_size
 from crate_analysis.training.knn import NEIGHBOURS, knn_accuracy
 from crate_analysis.training.loop import Execution, Part, Task, claim, run
 from crate_analysis.training.pictures import CachedPictures, cached_pictures, classes_of

@@ -17,16 +17,17 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 from tqdm import tqdm
 
-from crate_analysis.models import UnrolledModel
-from crate_analysis.models.checkpoints import save_model
-from crate_analysis.training.distributed import (
+from crate_analysis.distributed import (
     first_process_first,
     rank,
     sum_over_processes,
     world_size,
 )
+from crate_analysis.models import UnrolledModel
+from crate_analysis.models.checkpoints import save_model
 from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.recipe import Recipe
+from crate_analysis.writing import write_text
 
 Row = dict[str, int | float]
 
@@ -294,10 +295,3 @@ def _snapshot(folder: Path, model: UnrolledModel, step: int) -> None:
     path = folder / "snapshots" / f"step-{step:06d}.safetensors"
     path.parent.mkdir(exist_ok=True)
     save_model(model, path, dtype=torch.float16)
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a file that appears whole or not at all."""
-    part = path.with_name(path.name + ".part")
-    part.write_text(text, encoding="utf-8")
-    os.replace(part, path)

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 
 from crate_analysis.datasets import SampleDataset, load_dataset
-from crate_analysis.training.distributed import first_process_first
+from crate_analysis.distributed import first_process_first
 from crate_analysis.training.recipe import Recipe
 
 

@@ -14,10 +14,10 @@ import pandas as pd
 import torch
 
 from crate_analysis.models.checkpoints import load_model, save_model
-from crate_analysis.training.loop import write_text
 from crate_analysis.training.objectives import OBJECTIVES
 from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.recipe import Recipe, read_recipe
+from crate_analysis.writing import write_text
 
 REPORTED_SPLIT = "val"
 REPORTED_PICTURES = 2_000

@@ -10,9 +10,9 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
+from crate_analysis.distributed import rank, sum_over_processes, world_size
 from crate_analysis.models import UnrolledModel, build_model, load_model
 from crate_analysis.models.shapes import listing
-from crate_analysis.training.distributed import rank, sum_over_processes, world_size
 from crate_analysis.training.loop import Execution, Part, Task, claim, run
 from crate_analysis.training.pictures import CachedPictures, cached_pictures, classes_of
 from crate_analysis.training.recipe import SupervisedRecipe

@@ -3,12 +3,13 @@
 Two measures, as in Yu et al. 2024, Table 3 and its usual companion. A *linear probe* trains one
 linear classifier on the features of the frozen network. *Fine-tuning* goes on training all of it;
 that is supervised training with `SupervisedRecipe.start`, and what is here names its architecture
-and scores the result. Neither means anything without its controls: the same on raw pixels, on a
-network that was never trained, and training from random weights.
+and its folder and scores the result. Neither means anything without its controls: the same on raw
+pixels, on a network that was never trained, and training from random weights.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -26,13 +27,15 @@ from torch import Tensor
 
 from crate_analysis.datasets import load_dataset
 from crate_analysis.datasets.folder import Folder
+from crate_analysis.fingerprints import digest, of_data, of_weights
 from crate_analysis.measures import mean_interval
-from crate_analysis.models import UnrolledModel
+from crate_analysis.models import UnrolledModel, load_model
 from crate_analysis.models.config import ModelConfig
-from crate_analysis.models.registry import ARCHS, from_config
+from crate_analysis.models.registry import ARCHS, arch_config, from_config
 from crate_analysis.training.knn import NEIGHBOURS, knn_hits
 from crate_analysis.training.pictures import CachedPictures
-from crate_analysis.training.supervised import EVALUATION_BATCH, without_classifier
+from crate_analysis.training.recipe import SupervisedRecipe
+from crate_analysis.training.supervised import EVALUATION_BATCH, train, without_classifier
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths C that a probe is chosen from; 1 regularises least."""
@@ -85,7 +88,13 @@ def load_splits(
     training pictures than classes, the splits have different classes, or training and reported
     pictures are the same.
     """
-    source, reported = (load_dataset(spec, split, image_size) for split in ("train", "val"))
+    reported = load_dataset(spec, "val", image_size)
+    if reported[0].label is None:
+        raise ValueError(
+            f"{spec} has no labels, one class a picture: take creatures-exotic, or folder:ROOT "
+            "with pictures sorted into train/CLASS and val/CLASS"
+        )
+    source = load_dataset(spec, "train", image_size)
     classes = tuple(source.classes)
     if classes != tuple(reported.classes):
         odd = ", ".join(sorted(set(classes) ^ set(reported.classes)))
@@ -126,7 +135,8 @@ def load_splits(
 
 def backbone(model: UnrolledModel) -> UnrolledModel:
     """The same network without its classifier: it gives what the classifier saw, (b, c)."""
-    bare = from_config(model.config.override(num_classes=0))
+    with torch.random.fork_rng(devices=[]):  # what is drawn here is overwritten
+        bare = from_config(model.config.override(num_classes=0))
     bare.load_state_dict(without_classifier(model))
     bare.name = model.name
     return bare.to(next(model.parameters()).device).eval()
@@ -257,6 +267,25 @@ def architecture_of(config: ModelConfig, num_classes: int) -> tuple[str, dict[st
     family = [arch for arch, base in ARCHS.items() if base.family == config.family]
     arch = min(family, key=lambda arch: len(differing(arch)))
     return arch, differing(arch)
+
+
+def fine_tune(recipe: SupervisedRecipe, folder: Path, cache: Path) -> UnrolledModel:
+    """Train by a recipe in a folder of its own below `folder`; one that was stopped goes on.
+
+    Its name holds a digest of the recipe, of the weights that it starts from and of pictures that
+    it learns from: the same request again is answered from there, and another goes elsewhere.
+    Raises what `supervised.train` raises.
+    """
+    pictures = load_dataset(
+        recipe.dataset,
+        "train",
+        arch_config(recipe.arch).override(**recipe.overrides).image_size,
+        recipe.n_train,
+        recipe.data_seed,
+    )
+    start = of_weights(load_model(recipe.start)) if recipe.start else ""
+    parts = (json.dumps(recipe.to_dict()), start, of_data(pictures))
+    return train(recipe, folder / f"{recipe.arch}-{digest(map(str.encode, parts))}", cache)
 
 
 @torch.inference_mode()

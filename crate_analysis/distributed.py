@@ -1,4 +1,4 @@
-"""The processes of one training: those that torchrun started, or this one alone."""
+"""The processes of one run: those that torchrun started, or this one alone."""
 
 from __future__ import annotations
 
@@ -51,6 +51,12 @@ def sum_over_processes(values: Tensor) -> Tensor:
     if dist.is_initialized():
         dist.all_reduce(values)
     return values
+
+
+def wait_for_all() -> None:
+    """Go on when every process has come this far."""
+    if dist.is_initialized():
+        dist.barrier()
 
 
 @contextmanager

@@ -1,0 +1,165 @@
+"""Measure a model on a data set, by one process or by those that torchrun starts.
+
+`python -m crate_analysis.evaluate layers crate-creatures creatures results` writes a CSV table and
+prints its name, which holds a digest of all that was asked for: the same request again is answered
+from the file, another goes to another file, and one that was killed goes on.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import re
+import sys
+import tempfile
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import Any, get_args
+
+import pandas as pd
+import torch
+
+from crate_analysis.datasets import SampleDataset, load_dataset
+from crate_analysis.distributed import joined, rank
+from crate_analysis.fingerprints import digest, of_code, of_data, of_weights
+from crate_analysis.measures import measure_layers
+from crate_analysis.models import UnrolledModel, load_model
+from crate_analysis.segmentation import attention_iou, detect_objects, head_scores
+from crate_analysis.segmentation.masks import Rule
+from crate_analysis.shards import Measurement, measure_in_shards
+from crate_analysis.writing import write_text
+
+
+def evaluate(
+    measurement: Measurement,
+    request: Mapping[str, Any],
+    model: UnrolledModel,
+    dataset: SampleDataset,
+    folder: Path,
+    shard_size: int,
+) -> Path:
+    """The table of a measurement, in `folder` and named by the model, the pictures and the request.
+
+    `request` is all of what settles the numbers beside model, pictures and code, JSON-ready, with
+    the measurement's name as `measure`. Beside the table a `.json` file says what it is of.
+    """
+    record = {
+        **request,
+        "model": model.name,
+        "weights": of_weights(model),
+        "dataset": f"{dataset.name}, {dataset.split}, seed {dataset.seed}",
+        "data": of_data(dataset),
+        "pictures": len(dataset),
+        "image_size": dataset.image_size,
+        "code": of_code(Path(__file__).parent),
+    }
+    text = json.dumps(record, indent=2) + "\n"
+    stem = re.sub(r"[^\w.-]+", "-", f"{request['measure']}-{model.name}")
+    table = folder / f"{stem}-{digest([text.encode()])}.csv"
+    measure_in_shards(measurement, dataset, table, shard_size)
+    if rank() == 0:
+        write_text(table.with_suffix(".json"), text)
+    return table
+
+
+def read_objects(table: str | Path) -> pd.DataFrame:
+    """The frame of `detect_objects` from a table that this module wrote."""
+    parse = {"bbox": json.loads, "segmentation": json.loads}
+    return pd.read_csv(table, converters=parse)
+
+
+def _objects(model: UnrolledModel, options: Mapping[str, Any], part: SampleDataset) -> pd.DataFrame:
+    with tempfile.TemporaryDirectory() as folder:
+        found = detect_objects(model, part, folder, progress=False, **options)
+    columns = {name: found[name].map(json.dumps) for name in ("bbox", "segmentation")}
+    return found.assign(**columns)
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run one subcommand; an error in what was asked for is one line and exit status 1."""
+    options = vars(_parser().parse_args(arguments))
+    try:
+        _run(**options)
+    except (ValueError, FileNotFoundError, ModuleNotFoundError) as error:
+        sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
+
+
+def _run(
+    measure: str,
+    model: str,
+    dataset: str,
+    folder: Path,
+    split: str,
+    image_size: int | None,
+    limit: int | None,
+    seed: int,
+    batch_size: int,
+    shard_size: int,
+    device: str,
+    threads: int,
+    **options: Any,
+) -> None:
+    torch.set_num_threads(threads)
+    with joined(device) as own:
+        network = load_model(model).to(own)
+        size = image_size or network.config.image_size
+        pictures = load_dataset(dataset, split, size, limit, seed)
+        settings = {"batch_size": batch_size, **options}
+        quiet = settings | {"progress": False}
+        measurements: dict[str, Measurement] = {
+            "layers": lambda part: measure_layers(network, part, **quiet),
+            "attention": lambda part: attention_iou(network, part, **quiet),
+            "heads": lambda part: head_scores(network, part, **quiet),
+            "objects": partial(_objects, network, settings),
+        }
+        request = {"measure": measure, **settings}
+        table = evaluate(measurements[measure], request, network, pictures, folder, shard_size)
+        if rank() == 0:
+            print(table)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python -m crate_analysis.evaluate", description=__doc__, allow_abbrev=False
+    )
+    commands = parser.add_subparsers(required=True, dest="measure")
+    helps = {
+        "layers": "coding rates and sparsity of each layer (Figs. 5 and 6)",
+        "attention": "IoU of each head's attention with each true mask (Sec. 3.1)",
+        "heads": "IoU and average precision of each head for each part (Fig. 7)",
+        "objects": "what MaskCut finds (Sec. 3.2, Table 1)",
+    }
+    parsers = {}
+    for name, text in helps.items():
+        parsers[name] = one = commands.add_parser(
+            name,
+            help=text,
+            formatter_class=argparse.ArgumentDefaultsHelpFormatter,
+            allow_abbrev=False,
+        )
+        one.add_argument("model", help="of list_models(), FILE, or FILE@ARCH")
+        one.add_argument("dataset", help="creatures, voc:ROOT, coco:ROOT, folder:ROOT, ...")
+        one.add_argument("folder", type=Path, help="where tables are kept")
+        one.add_argument("--split", default="val", help="of the data set")
+        one.add_argument("--image-size", type=int, help="pixels; the model's own when left out")
+        one.add_argument("--limit", type=int, help="pictures; all when left out")
+        one.add_argument("--seed", type=int, default=0, help="of generated or chosen pictures")
+        one.add_argument("--batch-size", type=int, default=32, help="pictures at a time")
+        one.add_argument("--shard-size", type=int, default=128, help="pictures kept at a time")
+        one.add_argument("--device", default="cpu", help="such as cuda")
+        one.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
+    for name in ("attention", "heads"):
+        parsers[name].add_argument("--keep", type=float, default=0.6, help="share that masks keep")
+    rules = get_args(Rule)
+    parsers["attention"].add_argument("--rules", nargs="+", choices=rules, default=list(rules))
+    parsers["heads"].add_argument("--rule", choices=rules, default="mass", help="of the masks")
+    parsers["heads"].add_argument("--within", nargs="*", default=[], help="masks to score inside")
+    parsers["objects"].add_argument("--layers", nargs="+", type=int, default=[-1], help="to read")
+    parsers["objects"].add_argument("--n-masks", type=int, default=3, help="objects a picture")
+    parsers["objects"].add_argument("--tau", type=float, default=0.15, help="of the affinity")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,51 @@
+"""Short digests of models, data and code, so that one's results are never taken for another's."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable
+from pathlib import Path
+
+from crate_analysis.datasets import SampleDataset
+from crate_analysis.models import UnrolledModel
+
+PICTURES = 16
+"""How many of a data set's pictures are looked at."""
+
+
+def digest(parts: Iterable[bytes]) -> str:
+    """The first 16 hexadecimal digits of the SHA-256 of all parts in a row."""
+    whole = hashlib.sha256()
+    for part in parts:
+        whole.update(part)
+    return whole.hexdigest()[:16]
+
+
+def of_weights(model: UnrolledModel) -> str:
+    """Of all weights and their names."""
+    weights = model.state_dict().items()
+    return digest(name.encode() + bytes(w.cpu().contiguous().numpy()) for name, w in weights)
+
+
+def of_data(dataset: SampleDataset) -> str:
+    """Of the number of pictures, and of 16 of them, evenly spread, with all that is known of them.
+
+    It tells data sets, splits, seeds and sizes apart without reading all of a large one; a change
+    in a picture that is not among the 16 goes unseen.
+    """
+    count = len(dataset)
+    parts = [str(count).encode()]
+    for place in range(min(PICTURES, count)):
+        sample = dataset[place * count // min(PICTURES, count)]
+        parts += [
+            repr((sample.image.shape, sample.label, sample.mask_names)).encode(),
+            sample.image.numpy().tobytes(),
+            sample.masks.numpy().tobytes(),
+        ]
+    return digest(parts)
+
+
+def of_code(*paths: Path) -> str:
+    """Of Python files, and of all those in folders, in whichever order they are named."""
+    files = {file for path in paths for file in (path.rglob("*.py") if path.is_dir() else [path])}
+    return digest(file.read_bytes() for file in sorted(files))
