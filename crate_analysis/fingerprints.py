@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from crate_analysis.datasets import SampleDataset
+from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.models import UnrolledModel
 
 PICTURES = 16
@@ -36,7 +37,11 @@ def of_data(dataset: SampleDataset) -> str:
     count = len(dataset)
     parts = [str(count).encode()]
     for place in range(min(PICTURES, count)):
-        sample = dataset[place * count // min(PICTURES, count)]
+        try:
+            sample = dataset[place * count // min(PICTURES, count)]
+        except UnreadableSampleError:
+            parts.append(b"unreadable")
+            continue
         parts += [
             repr((sample.image.shape, sample.label, sample.mask_names)).encode(),
             sample.image.numpy().tobytes(),

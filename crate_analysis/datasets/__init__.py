@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from difflib import get_close_matches
 
-from .batches import batches, stack_images
+from .batches import batches, read_samples, stack_images
 from .coco import Coco
 from .creatures import SPLITS, Creatures, CreatureScenes, ExoticCreatures
 from .export import export_coco, export_voc
@@ -83,5 +83,6 @@ __all__ = [
     "export_coco",
     "export_voc",
     "load_dataset",
+    "read_samples",
     "stack_images",
 ]

@@ -13,7 +13,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from . import files
-from .sample import Sample, SampleDataset
+from .sample import Sample, SampleDataset, UnreadableSampleError
 
 YEAR = 2017
 
@@ -66,7 +66,9 @@ class Coco(SampleDataset):
         picture = files.read_picture(path)
         height, width = image["height"], image["width"]
         if picture.size != (width, height):
-            raise ValueError(f"{path} is not {width} x {height} as annotated: fetch it again")
+            raise UnreadableSampleError(
+                f"{path} is not {width} x {height} as annotated: fetch it again"
+            )
         instances = self.instances[image["id"]]
         masks = torch.zeros((len(instances), height, width), dtype=torch.bool)
         for k, instance in enumerate(instances):

@@ -10,6 +10,8 @@ from jaxtyping import Bool, UInt8
 from PIL import Image, ImageOps, UnidentifiedImageError
 from torch import Tensor
 
+from .sample import MissingSampleError, UnreadableSampleError
+
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 
 
@@ -31,7 +33,7 @@ def read_indices(path: Path) -> np.ndarray:
     """The palette indices (H, W) of an indexed picture, uint8."""
     picture = _open(path)
     if picture.mode not in ("P", "L"):
-        raise ValueError(
+        raise UnreadableSampleError(
             f"{path} holds no palette indices but mode {picture.mode}: keep masks as palette PNGs"
         )
     return np.asarray(picture)
@@ -44,10 +46,10 @@ def _open(path: Path) -> Image.Image:
             file.load()
             return ImageOps.exif_transpose(file)
     except FileNotFoundError:
-        raise FileNotFoundError(f"{path} is missing: the data set is incomplete") from None
+        raise MissingSampleError(f"{path} is missing: the data set is incomplete") from None
     except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise ValueError(
+        raise UnreadableSampleError(
             f"{path} cannot be read as a picture ({reason}): delete or replace the file"
         ) from None
 

@@ -11,6 +11,14 @@ from torch import Tensor
 from torch.utils.data import Dataset
 
 
+class UnreadableSampleError(ValueError):
+    """One sample's files are damaged or do not fit each other; others may be whole."""
+
+
+class MissingSampleError(UnreadableSampleError, FileNotFoundError):
+    """One of a sample's files is not there."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One picture with whatever truth its data set has.

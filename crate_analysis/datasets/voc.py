@@ -8,7 +8,7 @@ import numpy as np
 import torch
 
 from . import files
-from .sample import Sample, SampleDataset
+from .sample import Sample, SampleDataset, UnreadableSampleError
 
 CLASSES = (
     *("aeroplane", "bicycle", "bird", "boat", "bottle", "bus", "car", "cat", "chair", "cow"),
@@ -58,7 +58,9 @@ class Voc(SampleDataset):
         truth = self.root / "SegmentationClass" / f"{name}.png"
         picture, indices = files.read_picture(path), files.read_indices(truth)
         if indices.shape != picture.size[::-1]:
-            raise ValueError(f"{truth} is not of the size of {path}: restore both from the archive")
+            raise UnreadableSampleError(
+                f"{truth} is not of the size of {path}: restore both from the archive"
+            )
         present = [k for k in np.unique(indices).tolist() if k not in (0, VOID)]
         if present and present[-1] > len(self.classes):
             raise ValueError(

@@ -57,9 +57,10 @@ def measure_layers(
     count = len(dataset) if limit is None else min(limit, len(dataset))
     device = next(model.parameters()).device
     values = np.full((count, len(model.layers), len(measures)), np.nan)
-    for first, samples in batches(dataset, batch_size, limit, model.name, progress):
+    measured: list[int] = []
+    for indices, samples in batches(dataset, batch_size, limit, model.name, progress):
         images = model.normalize(stack_images(samples).to(device))
-        rows = slice(first, first + len(samples))
+        measured += indices
         for state in model.unroll(images):
             for column, (name, measure) in enumerate(measures.items()):
                 result = measure(state)
@@ -68,10 +69,10 @@ def measure_layers(
                         f"measure {name!r} gave shape {tuple(result.shape)} for "
                         f"{len(samples)} pictures; it must give one value a picture"
                     )
-                values[rows, state.index, column] = result.cpu().numpy()
+                values[indices, state.index, column] = result.cpu().numpy()
     index = pd.MultiIndex.from_product(
-        [range(count), range(len(model.layers)), measures], names=["image", "layer", "measure"]
+        [measured, range(len(model.layers)), measures], names=["image", "layer", "measure"]
     )
-    frame = pd.Series(values.ravel(), index, name="value").reset_index()
+    frame = pd.Series(values[measured].ravel(), index, name="value").reset_index()
     frame.insert(0, "model", model.name)
     return frame[["model", "layer", "image", "measure", "value"]]

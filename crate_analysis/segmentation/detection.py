@@ -7,7 +7,7 @@ import math
 import re
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
@@ -17,8 +17,10 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from crate_analysis.datasets import SampleDataset, Samples, stack_images
+from crate_analysis.datasets import Sample, SampleDataset, Samples, stack_images
+from crate_analysis.datasets.batches import warn_of_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
+from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.fingerprints import digest, of_code, of_data, of_weights
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.unrolled import merge_heads
@@ -50,7 +52,8 @@ def detect_objects(
 
     All layers are read in one forward pass a picture. Each picture's objects are appended to a
     file as soon as they are found; a run that was killed goes on behind the last whole line, and a
-    finished one is only read.
+    finished one is only read. Pictures whose files are missing or damaged are left out, and listed
+    by a warning.
 
     Parameters
     ----------
@@ -88,7 +91,9 @@ def detect_objects(
     }
     path, done = _open_results(Path(folder), settings)
     jobs = (
-        delayed(_cut_picture)(*picture, n_masks, tau, refine)
+        delayed(dict)(image=picture.place, layers={}, left_out=picture.reason)
+        if isinstance(picture, _LeftOut)
+        else delayed(_cut_picture)(*picture, n_masks, tau, refine)
         for picture in _features(model, dataset, wanted, done, batch_size)
     )
     records = Parallel(workers, return_as="generator")(jobs)
@@ -136,11 +141,15 @@ def baseline_objects(
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
-    """The frame of `detect_objects` from its file."""
+    """The frame of `detect_objects` from its file; a warning lists the pictures left out."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
+    records = [json.loads(line) for line in lines]
+    left_out = [record["left_out"] for record in records if "left_out" in record]
+    if left_out:
+        warn_of_left_out(left_out, len(records))
     rows = [
         {"image": record["image"], "layer": int(layer), **found}
-        for record in map(json.loads, lines)
+        for record in records
         for layer, objects in record["layers"].items()
         for found in objects
     ]
@@ -188,22 +197,40 @@ def _open_results(folder: Path, settings: dict[str, Any]) -> tuple[Path, int]:
     return path, whole.count("\n") - 1
 
 
-Job = tuple[int, UInt8[Tensor, "3 H W"], dict[int, Tensor], tuple[int, int]]
+class _Job(NamedTuple):
+    place: int
+    image: UInt8[Tensor, "3 H W"]
+    features: dict[int, Tensor]
+    grid: tuple[int, int]
+
+
+class _LeftOut(NamedTuple):
+    place: int
+    reason: str
 
 
 def _features(
     model: UnrolledModel, dataset: SampleDataset, layers: list[int], start: int, batch_size: int
-) -> Iterator[Job]:
+) -> Iterator[_Job | _LeftOut]:
     """Each picture's index, pixels, features by layer and patch grid, from picture `start` on."""
     for first in range(start, len(dataset), batch_size):
-        indices = range(first, min(first + batch_size, len(dataset)))
-        images = stack_images([dataset[index] for index in indices])
-        normed = model.normalize(images)
-        features = _read(model, normed, layers)
-        grid = model.patch_grid(normed)
-        for row, index in enumerate(indices):
-            own = {layer: found[row] for layer, found in features.items()}
-            yield index, images[row], own, grid
+        read: dict[int, Sample] = {}
+        left_out: dict[int, _LeftOut] = {}
+        for index in range(first, min(first + batch_size, len(dataset))):
+            try:
+                read[index] = dataset[index]
+            except UnreadableSampleError as error:
+                left_out[index] = _LeftOut(index, str(error))
+        jobs: dict[int, _Job | _LeftOut] = {**left_out}
+        if read:
+            images = stack_images(list(read.values()))
+            normed = model.normalize(images)
+            features = _read(model, normed, layers)
+            grid = model.patch_grid(normed)
+            for row, index in enumerate(read):
+                own = {layer: found[row] for layer, found in features.items()}
+                jobs[index] = _Job(index, images[row], own, grid)
+        yield from (jobs[index] for index in sorted(jobs))  # a resumed run counts lines
 
 
 @torch.inference_mode()

@@ -68,9 +68,9 @@ def baseline_iou(
     """
     generator = torch.Generator().manual_seed(seed)
     parts: list[pd.DataFrame] = []
-    for first, samples in batches(dataset, batch_size, limit):
+    for indices, samples in batches(dataset, batch_size, limit):
         grid = _patch_grid(samples, patch_size)
-        truth = Truth(samples, first, grid)
+        truth = Truth(samples, indices, grid)
         noise = random_attention((len(samples), heads, *grid), generator)
         centre = centre_attention(*grid).expand(len(samples), 1, *grid)
         ceiling = truth.compare(patch_ceiling(truth.masks, patch_size))
@@ -142,9 +142,9 @@ def baseline_scores(
     generator = torch.Generator().manual_seed(seed)
     names = np.array(list(priors))
     parts: list[pd.DataFrame] = []
-    for first, samples in batches(dataset, batch_size, limit):
+    for indices, samples in batches(dataset, batch_size, limit):
         grid = _patch_grid(samples, patch_size)
-        truth = Truth(samples, first, grid, within)
+        truth = Truth(samples, indices, grid, within)
         noise = random_attention((len(samples), heads, *grid), generator)
         found = truth.score(noise, attention_mask(noise, keep, rule))
         parts.append(found.assign(model="random maps"))
@@ -177,9 +177,9 @@ def location_prior(
     """
     sums: dict[str, Tensor] = {}
     count = 0
-    for first, samples in batches(dataset, batch_size, limit):
+    for indices, samples in batches(dataset, batch_size, limit):
         grid = _patch_grid(samples, patch_size)
-        truth = Truth(samples, first, grid)
+        truth = Truth(samples, indices, grid)
         count += len(samples) * truth.patch_pixels
         for name in np.unique(truth.names[truth.names != ""]):
             total = truth.pixels[torch.from_numpy(truth.names == name)].sum(0).unflatten(-1, grid)
@@ -200,10 +200,10 @@ def _layers(
 ) -> Iterator[tuple[Truth, int, Float[Tensor, "b h gh gw"]]]:
     """The truth, a layer's index and its `[CLS]` attention, layer by layer, batch by batch."""
     device = next(model.parameters()).device
-    for first, samples in batches(dataset, batch_size, limit, model.name, progress):
+    for indices, samples in batches(dataset, batch_size, limit, model.name, progress):
         images = model.normalize(stack_images(samples).to(device))
         grid = model.patch_grid(images)
-        truth = Truth(samples, first, grid, within)
+        truth = Truth(samples, indices, grid, within)
         for state in model.unroll(images):
             yield truth, state.index, state.attention()[:, :, 0, 1:].unflatten(-1, grid).cpu()
 

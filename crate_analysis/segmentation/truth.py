@@ -21,15 +21,16 @@ NO_MASKS = "the data set has no masks to compare with; take creatures, voc:ROOT 
 class Truth:
     """The true masks of some pictures, laid out for comparison with maps on a patch grid.
 
-    A map has one value over all pixels of a patch, so the number of the truth's pixels in each
-    patch is all that a score in pixels needs. `within` names masks inside of which maps are scored
-    once more; pixels outside do not count there.
+    `indices` are what the frames call the pictures, one a sample. A map has one value over all
+    pixels of a patch, so the number of the truth's pixels in each patch is all that a score in
+    pixels needs. `within` names masks inside of which maps are scored once more; pixels outside do
+    not count there.
     """
 
     def __init__(
         self,
         samples: Sequence[Sample],
-        first: int,
+        indices: Sequence[int],
         grid: tuple[int, int],
         within: Sequence[str] = (),
     ) -> None:
@@ -40,7 +41,7 @@ class Truth:
         for index, sample in enumerate(samples):
             self.masks[index, : len(sample.masks)] = sample.masks
             self.names[index, : len(sample.masks)] = sample.mask_names
-        self.first = first
+        self.indices = np.asarray(indices)
         self.grid = grid
         self.pixels = self._count(self.masks)
         self.patch_pixels = height * width // (grid[0] * grid[1])
@@ -98,7 +99,7 @@ class Truth:
         image, head, plane = np.indices(next(iter(values.values())).shape).reshape(3, -1)
         frame = pd.DataFrame(
             {
-                "image": self.first + image,
+                "image": self.indices[image],
                 "mask": self.names[image, plane],
                 "plane": plane,
                 "head": head,

@@ -76,7 +76,7 @@ def test_the_best_head_of_each_picture_by_hand():
     part = Sample(image, None, torch.stack([left, right]), ("cat", "tail"), "b")
     none = Sample(image, None, right[None], ("tail",), "c")
     heads = torch.tensor([[[True, False], [True, False]], [[True, True], [True, True]]])
-    truth = Truth([both, part, none], 7, (2, 2))
+    truth = Truth([both, part, none], [7, 8, 9], (2, 2))
     frame = truth.best_head_iou(heads.expand(3, 2, 2, 2), leave_out=["tail"])
     # the cat has IoU 1 with the first head, the dog 0 with it and 1/2 with the second
     assert frame.to_dict("list") == {"image": [7, 8], "iou": [0.75, 1.0]}
