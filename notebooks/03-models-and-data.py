@@ -32,6 +32,7 @@ check_parameters(globals(), dataset=str, n_images=int, seed=int, output=str)
 
 # %% tags=["hide-input"]
 import json
+import re
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -52,7 +53,6 @@ cards = {
     name: json.loads((data_folder() / f"{name}.json").read_text(encoding="utf-8"))
     for name in shipped.index
 }
-colours = model_colours(list(shipped.index))
 glue("n_models", len(shipped), display=False)
 
 # %% [markdown]
@@ -62,7 +62,12 @@ glue("n_models", len(shipped), display=False)
 # half-precision file on the {glue:text}`n_val` pictures of the split `val`, which the chapters
 # measure too and which was not looked at while training; the curves of {numref}`fig-curves` are on a
 # third split, `dev`. Chance is {glue:text}`chance:.0%`. Of some, weights along the training are shipped
-# too; `load_snapshots` reads them one by one ({doc}`09-training`).
+# too; `load_snapshots` reads them one by one ({doc}`09-training`). Names that end in `-s1` and so on are
+# further runs of the same system with another seed: other first weights and another order of the same
+# pictures. {doc}`13-ablation` measures how far such runs are apart.
+#
+# Those called `dino` saw no label. They learned by self-distillation {cite:p}`caron2021dino` and have no
+# classifier, so their accuracy is that of a vote of nearest neighbours, as the card says.
 
 # %% tags=["hide-input"]
 some_card = next(iter(cards.values()))
@@ -71,34 +76,73 @@ glue("chance", 1 / len(some_card["classes"]), display=False)
 rows = []
 for name in shipped.index:
     config = load_model(name).config
+    settings = cards[name]["settings"]
     kept = len(dict(load_snapshots(name)))
-    rows.append((config.attention.upper(), config.nonlinearity.replace("_", " "), kept or pd.NA))
-shown = pd.DataFrame(rows, shipped.index, ["attention", "nonlinearity", "snapshots"])
+    rows.append(
+        (
+            config.attention.upper(),
+            config.nonlinearity.replace("_", " "),
+            config.dim,
+            config.patch_size,
+            settings.get("objective", "supervised"),
+            settings["seed"],
+            kept or pd.NA,
+        )
+    )
+columns = ["attention", "nonlinearity", "width", "patch", "objective", "seed", "snapshots"]
+shown = pd.DataFrame(rows, shipped.index, columns)
 shown = shown.join(shipped[["parameters", "validation accuracy", "file size (MB)"]])
 formats = {"validation accuracy": "{:.1%}", "parameters": "{:,}", "file size (MB)": "{:.2f}"}
 table(shown, formats, missing="–")
 
-# %% mystnb={"figure": {"caption": "Accuracy while training, on pictures of the split `dev`, which no chapter reports. One run each.", "name": "fig-curves"}, "image": {"alt": "Line plot of accuracy against pictures seen, for each shipped model."}} tags=["hide-input"]
-curves = pd.concat(pd.DataFrame(card["curve"]).assign(model=name) for name, card in cards.items())
-figure, ax = plt.subplots(figsize=(6.5, 3.4))
-sns.lineplot(curves, x="samples", y="dev_accuracy", hue="model", palette=colours, marker="o", ax=ax)
+# %% mystnb={"figure": {"caption": "Accuracy while training, on pictures of the split `dev`, which no chapter reports. One line a system, with its runs' least and greatest value.", "name": "fig-curves"}, "image": {"alt": "Line plot of accuracy against pictures seen, for each supervised system."}} tags=["hide-input"]
+curves = pd.concat(
+    pd.DataFrame(card["curve"]).assign(model=name, system=re.sub(r"-s\d+$", "", name))
+    for name, card in cards.items()
+    if "dev_accuracy" in card["curve"][0]
+)
+colours = model_colours(list(curves.system.unique()))
+figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
+sns.lineplot(
+    curves,
+    x="samples",
+    y="dev_accuracy",
+    hue="system",
+    palette=colours,
+    marker="o",
+    errorbar=("pi", 100),
+    ax=ax,
+)
 ax.set(xlabel="training pictures seen", ylabel="accuracy on dev", ylim=(0, 1))
 ax.xaxis.set_major_formatter("{x:,.0f}")
 ax.spines[["top", "right"]].set_visible(False)
-ax.legend(frameon=False, title=None)
+sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), frameon=False, title=None)
 save_figure(figure, curves, output, "fig-curves")
 
 # %% [markdown]
-# The models were trained by the same recipe, the same pictures in the same order and the same number
-# of steps; only the architecture differs. It is the recipe of {cite:t}`yu2024emergence` scaled down:
-# supervised classification with a cosine schedule, weight decay and random flips, but with AdamW
+# The supervised models were trained by the same recipe, the same pictures and the same number of steps;
+# only the architecture differs, and the seed. It is the recipe of {cite:t}`yu2024emergence` scaled
+# down: supervised classification with a cosine schedule, weight decay and random flips, but with AdamW
 # {cite:p}`loshchilov2019adamw` at a high rate in place of Lion {cite:p}`chen2023lion`, because five
-# epochs leave no time for small steps. The rate was taken from a trial with another picture
-# generator and not searched for either model; a recipe tuned for the ViT might serve it better. The
-# commands; with `--threads 1`, as here, they give the same weights again, bit for bit, on the same
-# machine; elsewhere sums are rounded otherwise, and the weights end up a little different:
+# epochs leave no time for small steps. The first run of each system was computed in single precision,
+# the others with the products in bfloat16, which takes less than half the time here.
+#
+# The table has the accuracy on `dev` of short runs (one epoch, half the width) with other learning
+# rates. It was measured once, and is shipped as `data/learning-rates.csv`; no chapter reports that
+# split.
 
 # %% tags=["hide-input"]
+search = pd.read_csv(data_folder() / "learning-rates.csv")
+search["system"] = search.run.str.rsplit("-", n=1).str[0]
+wide = search.pivot_table(index="system", columns="learning_rate", values="dev_accuracy")
+table(wide.rename_axis(columns="learning rate"), dict.fromkeys(wide.columns, "{:.1%}"))
+
+# %% [markdown]
+# The commands follow; with `--threads 1`, as here, they give the same weights again, bit for bit, on the
+# same machine; elsewhere sums are rounded otherwise, and the weights end up a little different. Under
+# `torchrun` they run on several processes or GPUs, with the same result up to the order of summation.
+
+# %% tags=["hide-input", "hide-output"]
 commands = [
     card["command"].replace(" && ", "\n").replace(" --", " \\\n    --") for card in cards.values()
 ]

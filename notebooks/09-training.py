@@ -113,7 +113,7 @@ has_masks = all(len(sample.masks) for name in names for sample in samples[name])
 steps, first_maps, first_features, frames = {}, {}, {}, []
 for given, (name, network) in zip(models, networks.items(), strict=True):
     grid = tuple(s // network.config.patch_size for s in samples[name][0].image.shape[1:])
-    truth = Truth(samples[name], 0, grid) if has_masks else None
+    truth = Truth(samples[name], range(len(samples[name])), grid) if has_masks else None
     labels = [sample.label for sample in samples[name]]
     alike = [index for index, label in enumerate(labels) if label == labels[0]][:n_alike]
     steps[name] = []

@@ -141,7 +141,7 @@ def read(network, samples):
     height, width = samples[0].image.shape[1:]
     patch = network.config.patch_size
     grid = height // patch, width // patch
-    truth = Truth(samples, 0, grid)
+    truth = Truth(samples, range(len(samples)), grid)
     found = collect(network, samples, readers, [layer])
     return {
         kind: truth.best_head_iou(
