@@ -559,7 +559,9 @@ for name, network in networks.items():
         if has_labels and network.config.num_classes == len(classes):
             scores["accuracy"] = (logits.argmax(1) == torch.tensor(labels[:n_scaled])).float()
         if has_masks:
-            found = Truth(some, range(len(some)), tuple(own.shape[-2:])).compare(attention_mask(own, keep))
+            found = Truth(some, range(len(some)), tuple(own.shape[-2:])).compare(
+                attention_mask(own, keep)
+            )
             best = found[~found["mask"].isin(PARTS)].groupby(["image", "mask"]).iou.max()
             scores["IoU of the best head"] = best.groupby("image").mean()
         for quantity, score in scores.items():

@@ -321,9 +321,7 @@ if has_masks and len(cells) == len(PAPER):
     glue("accuracies", f"{known.min():.1%} to {known.max():.1%} of val pictures", display=False)
 
 # %% tags=["hide-input"]
-pairs = [
-    (name, name.replace("-dino", "")) for name in names if name.replace("-dino", "") in names
-]
+pairs = [(name, name.replace("-dino", "")) for name in names if name.replace("-dino", "") in names]
 at_end = {
     name: objects[(objects.model == name) & (objects.layer == last_but_one[name])]
     .set_index("image")

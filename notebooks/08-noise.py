@@ -265,7 +265,10 @@ for name in names:
     if name in can_classify:
         scores[ACCURACY] = (logits[name].argmax(-1) == torch.tensor(labels)[:, None]).float()
     if has_masks:
-        truth, best = Truth(samples[size], range(len(samples[size])), tuple(maps[name].shape[-2:])), []
+        truth, best = (
+            Truth(samples[size], range(len(samples[size])), tuple(maps[name].shape[-2:])),
+            [],
+        )
         for level in range(len(levels)):
             iou = truth.compare(attention_mask(maps[name][:, level], keep))
             iou = iou[~iou["mask"].isin(PARTS)].groupby(["image", "mask"]).iou.max()

@@ -116,6 +116,7 @@ has_masks = all(len(sample.masks) for sample in samples)
 if not has_masks:
     display(Markdown(f"`{dataset}` has no masks: the scores below are left out."))
 
+
 # %% [markdown]
 # ## Every run
 #
@@ -125,8 +126,6 @@ if not has_masks:
 # the layer that the paper reads, as in {doc}`11-detection`. {numref}`fig-ablation-runs` has all runs.
 
 # %% tags=["hide-input"]
-
-
 def read(network, samples):
     """The `[CLS]` attention of the last layer but one, and that of keys with keys."""
     layer = max(0, len(network.layers) - 2)
