@@ -19,7 +19,8 @@ ARCH = "crate_tiny_patch8_224.cpal24"
 CHAPTERS = sorted(
     path.stem
     for path in (ROOT / "notebooks").glob("*.ipynb")
-    if path.stem != "03-models-and-data"  # it is about the shipped ones
+    # the first is about the shipped models, the second needs classes, see below
+    if path.stem not in ("03-models-and-data", "12-transfer")
 )
 NEED_NO_TRUTH = {"01-compression", "10-inside"}
 
@@ -54,24 +55,39 @@ def voc(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(checkpoint, photographs, voc, tmp_path_factory):
+def classes(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("classes")
+    for split, count in (("train", 8), ("val", 3)):
+        for index, sample in enumerate(load_dataset("creatures", "dev", 80, limit=2 * count)):
+            path = folder / split / f"class-{index % 2}" / f"{index}.png"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(path)
+    return f"folder:{folder}"
+
+
+@pytest.fixture(scope="module")
+def runs(checkpoint, photographs, voc, classes, tmp_path_factory):
     """Each chapter on each kind of pictures, two at a time: (chapter, kind) -> folder, process."""
 
-    def run(chapter, dataset):
+    def run(chapter, dataset, *parameters):
         folder = tmp_path_factory.mktemp("run")
         notebook = ROOT / "notebooks" / f"{chapter}.ipynb"
         command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb"]
         command += ["-y", f'models: ["{checkpoint}@{ARCH}"]', "-p", "dataset", dataset]
-        command += ["-p", "n_images", "6", "--no-progress-bar"]
+        command += ["-p", "n_images", "6", "--no-progress-bar", *parameters]
         options = {"capture_output": True, "text": True, "cwd": folder}
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
         return folder, subprocess.run(command, env=one_thread, **options)
 
     with ThreadPoolExecutor(2) as pool:
+        few = ("-y", "sizes: [8, 12]", "-p", "n_dev", "4", "-p", "epochs", "1")
         yield {
             (chapter, kind): pool.submit(run, chapter, dataset)
             for chapter in CHAPTERS
             for kind, dataset in (("photographs", photographs), ("voc", voc))
+        } | {
+            ("12-transfer", kind): pool.submit(run, "12-transfer", dataset, *few)
+            for kind, dataset in (("photographs", photographs), ("classes", classes))
         }
         pool.shutdown(cancel_futures=True)
 
@@ -83,11 +99,33 @@ def test_a_chapter_runs_on_other_pictures_and_weights(chapter, kind, runs):
     folder, finished = runs[chapter, kind].result()
     assert finished.returncode == 0, finished.stderr[-2000:]
 
-    notebook = nbformat.read(folder / "out.ipynb", as_version=4)
-    code = [cell for cell in notebook.cells if cell.cell_type == "code"]
-    shown = str([cell.outputs for cell in code])
+    shown = str([cell.outputs for cell in code_cells(folder)])
     assert ("has no masks" in shown) == (kind == "photographs" and chapter not in NEED_NO_TRUTH)
-    for cell in code:  # a figure that is shown is also saved, with its numbers
+    assert_shown_figures_are_saved(folder)
+
+
+@pytest.mark.slow
+def test_transfer_runs_on_other_classes(runs):
+    folder, finished = runs["12-transfer", "classes"].result()
+    assert finished.returncode == 0, finished.stderr[-2000:]
+    assert_shown_figures_are_saved(folder)
+
+
+@pytest.mark.slow
+def test_transfer_says_what_it_needs(runs):
+    _, finished = runs["12-transfer", "photographs"].result()
+    assert finished.returncode != 0
+    assert "has no labels, one class a picture: take creatures-exotic" in finished.stderr
+
+
+def code_cells(folder):
+    notebook = nbformat.read(folder / "out.ipynb", as_version=4)
+    return [cell for cell in notebook.cells if cell.cell_type == "code"]
+
+
+def assert_shown_figures_are_saved(folder):
+    """Each with its numbers."""
+    for cell in code_cells(folder):
         name = cell.metadata.get("mystnb", {}).get("figure", {}).get("name")
         drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
         for suffix in (".svg", ".csv"):
