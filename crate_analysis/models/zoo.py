@@ -19,7 +19,8 @@ CARD_FIELDS = ("name", "arch", "training_data", "recipe", "parameters", "validat
 
 def shipped_files() -> dict[str, Path]:
     """The weights of each shipped model, by name."""
-    return {path.stem: path for path in sorted(data_folder().glob("*.safetensors"))}
+    paths = data_folder().glob("*.safetensors")
+    return {path.stem: path for path in sorted(paths, key=lambda path: path.stem)}
 
 
 def snapshot_files(weights: Path) -> dict[int, Path]:
@@ -51,7 +52,10 @@ def list_models() -> pd.DataFrame:
     field, or has no weights beside it.
     """
     files = shipped_files()
-    rows = [_row(card, files) for card in sorted(data_folder().glob("*.json"))]
+    rows = [
+        _row(card, files)
+        for card in sorted(data_folder().glob("*.json"), key=lambda card: card.stem)
+    ]
     columns = [*(field.replace("_", " ") for field in CARD_FIELDS), "file size (MB)"]
     return pd.DataFrame(rows, columns=columns)
 
