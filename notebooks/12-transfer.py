@@ -24,10 +24,10 @@
 # {glue:text}`dataset`, a linear classifier that has learned from {glue:text}`n_most` pictures and sees
 # only a frozen network's `[CLS]` token has an accuracy of {glue:text}`main_cls` with
 # {glue:text}`main` and of {glue:text}`other_cls` with {glue:text}`other` (95 % intervals over
-# pictures). {glue:text}`cls_verdict` Of the mean over patches it has {glue:text}`main_patches` and
+# pictures; one that holds zero tells no difference). {glue:text}`cls_verdict` Of the mean over patches it has {glue:text}`main_patches` and
 # {glue:text}`other_patches`. {glue:text}`patches_verdict` Of the `[CLS]` token of the same networks with
 # random weights it has {glue:text}`main_untrained` and {glue:text}`other_untrained`, and of raw pixels,
-# without any network, {glue:text}`pixels`. {glue:text}`pixels_verdict` Fine-tuned on as many pictures,
+# without any network, {glue:text}`pixels`. Fine-tuned on as many pictures,
 # the networks come to {glue:text}`main_tuned` and {glue:text}`other_tuned`; the same training from
 # random weights comes to {glue:text}`main_scratch` and {glue:text}`other_scratch`.
 #
@@ -84,11 +84,12 @@ from crate_analysis.training.knn import NEIGHBOURS
 from crate_analysis.training.recipe import SupervisedRecipe
 from crate_analysis.training.transfer import (
     PIXEL_GRID,
+    accuracies,
     architecture_of,
     classifier_hits,
-    compare_probes,
     fine_tune,
     load_splits,
+    probe_hits,
 )
 
 networks = load_models(models)
@@ -138,7 +139,7 @@ save_figure(
 
 # %% tags=["hide-input"]
 frames = [
-    compare_probes(
+    probe_hits(
         {name: n for name, n in networks.items() if n.config.image_size == size},
         part,
         counts,
@@ -146,8 +147,9 @@ frames = [
     )
     for size, part in splits.items()
 ]
-source = ["model", "weights", "features", "reader", "n_train"]
-probes = pd.concat(frames).drop_duplicates(source, ignore_index=True)
+source = ["model", "weights", "features", "reader", "n_train", "image"]
+hits = pd.concat(frames).drop_duplicates(source, ignore_index=True)
+probes = accuracies(hits)
 
 # %% mystnb={"figure": {"caption": "Accuracy on other pictures against the number of pictures that were learned from, with 95 % intervals over pictures: linear probe (top) and k-NN (bottom), of the `[CLS]` token (left) and of the mean over patches (right). Dashed: the same networks with random weights. Grey: raw pixels. Dotted: chance.", "name": "fig-transfer-probes"}, "image": {"alt": "Four line plots of accuracy against the number of training pictures, for each network trained and untrained, and for raw pixels."}} tags=["hide-input"]
 figure, panels = plt.subplots(
@@ -218,8 +220,8 @@ for given, (name, network) in zip(models, networks.items(), strict=True):
             data_seed=seed,
             start=start,
         )
-        hits = classifier_hits(fine_tune(recipe, Path(output) / "transfer", cache), part.val)
-        rows.append((name, label, *mean_interval(hits.double())))
+        named = classifier_hits(fine_tune(recipe, Path(output) / "transfer", cache), part.val)
+        rows.append((name, label, *mean_interval(named.double())))
 tuned = pd.DataFrame(rows, columns=["model", "way", "mean", "low", "high"])
 linear = most[(most.reader == "linear") & (most.features != "patches")]
 beside = linear[linear.weights != "untrained"].assign(way="linear probe")
@@ -256,22 +258,20 @@ save_figure(figure, compared, output, "fig-transfer-tuned")
 
 # %% tags=["hide-input"]
 after = tuned.set_index(["model", "way"])[["mean", "low", "high"]]
-pixels = MeanInterval(*reached.loc["pixels", "none", "pixels", "linear"])
+trained = hits[(hits.n_train == counts[-1]) & (hits.reader == "linear")]
+pixels = trained[trained.features == "pixels"].set_index("image").hit
+trained = trained[trained.weights == "trained"]
 for kind in views:
-    scores = {name: MeanInterval(*reached.loc[name, "trained", kind, "linear"]) for name in names}
-    best = max(scores, key=lambda name: scores[name].mean)
-    lower = [name for name in names if scores[name].high < scores[best].low]
-    alike = [name for name in names if name != best and name not in lower]
-    verdict = f"The highest is {best}"
-    verdict += f", by an interval wholly above that of {', '.join(lower)}" if lower else ""
-    verdict += f"; its interval overlaps with that of {', '.join(alike)}." if alike else "."
+    wide = trained[trained.features == kind].pivot(index="image", columns="model", values="hit")
+    best = wide.mean().idxmax()
+    ahead = [
+        f"{name} by {mean_interval(wide[best] - wide[name])}" for name in names if name != best
+    ]
+    ahead.append(f"raw pixels by {mean_interval(wide[best] - pixels)}")
+    verdict = f"The highest is {best}; on the same pictures it is ahead of {', of '.join(ahead)}."
     glue(f"{kind}_verdict", verdict, display=False)
-    glue(f"main_{kind}", str(scores[names[0]]), display=False)
-    glue(f"other_{kind}", str(scores[names[-1]]), display=False)
-    if kind == "cls":
-        above = [name for name in names if scores[name].low > pixels.high]
-        text = f"Of the trained ones, by intervals wholly above it: {', '.join(above) or 'none'}."
-        glue("pixels_verdict", text, display=False)
+    for role, name in (("main", names[0]), ("other", names[-1])):
+        glue(f"{role}_{kind}", str(mean_interval(wide[name])), display=False)
 for role, name in (("main", names[0]), ("other", names[-1])):
     glue(role, name, display=False)
     untrained = reached.loc[name, "untrained", "cls", "linear"]
@@ -279,7 +279,7 @@ for role, name in (("main", names[0]), ("other", names[-1])):
     for key, way in (("tuned", "fine-tuned"), ("scratch", "from random weights")):
         glue(f"{role}_{key}", str(MeanInterval(*after.loc[name, way])), display=False)
 for key, value in {
-    "pixels": str(pixels),
+    "pixels": str(mean_interval(pixels)),
     "dataset": dataset,
     "n_classes": len(classes),
     "n_measured": len(first.val.indices),

@@ -19,7 +19,7 @@ from crate_analysis.training.objectives import OBJECTIVES, Objective
 from crate_analysis.training.recipe import Optimizer, Precision
 from crate_analysis.training.runs import read_runs
 from crate_analysis.training.ship import ship
-from crate_analysis.training.transfer import compare_probes, load_splits
+from crate_analysis.training.transfer import accuracies, load_splits, probe_hits
 from crate_analysis.writing import write_text
 
 
@@ -183,8 +183,8 @@ def _probe(options: argparse.Namespace) -> None:
         options.n_val,
         options.cache,
     )
-    found = compare_probes(load_models(options.models), splits, options.sizes)
-    write_text(options.table, found.to_csv(index=False))
+    hits = probe_hits(load_models(options.models), splits, options.sizes)
+    write_text(options.table, accuracies(hits).to_csv(index=False))
 
 
 def _ship(options: argparse.Namespace) -> None:

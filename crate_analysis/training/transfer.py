@@ -23,6 +23,7 @@ from jaxtyping import Bool, Float, Int64
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
+from threadpoolctl import threadpool_limits
 from torch import Tensor
 
 from crate_analysis.datasets import load_dataset
@@ -41,6 +42,8 @@ STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths C that a probe is chosen from; 1 regularises least."""
 PIXEL_GRID = 18
 """Cells a side to which pictures are averaged where they are their own features."""
+READING = ["model", "weights", "features", "reader", "n_train", "strength"]
+"""Columns that say from what, how and after how much learning classes are read."""
 
 
 class Labelled(NamedTuple):
@@ -189,7 +192,8 @@ def linear_probe(
     for strength in STRENGTHS:
         classifier = LogisticRegression(C=strength, max_iter=2_000)
         probe = make_pipeline(StandardScaler(), classifier)
-        probe.fit(features["train"].numpy(), labels["train"].numpy())
+        with threadpool_limits(1):  # on matrices this small, threads cost ten times what they save
+            probe.fit(features["train"].numpy(), labels["train"].numpy())
         score = probe.score(features["dev"].numpy(), labels["dev"].numpy())
         fitted.append((score, strength, probe))
     _, strength, probe = max(fitted, key=lambda one: one[0])
@@ -197,14 +201,14 @@ def linear_probe(
     return Probe(found == labels["val"], strength)
 
 
-def compare_probes(
+def probe_hits(
     models: Mapping[str, UnrolledModel], splits: Splits, sizes: Sequence[int], seed: int = 0
 ) -> pd.DataFrame:
-    """Frozen features by how well a linear probe, or a vote of neighbours, reads classes off them.
+    """Which pictures a linear probe, or a vote of neighbours, names rightly by frozen features.
 
-    One row for each of the `sizes`, numbers of training pictures, and each network, features and
-    way of reading. Each network has beside it the same one untrained, of random weights that
-    `seed` settles, and all have raw pixels; the columns are
+    Rows for each of the `sizes`, numbers of training pictures, and each network, features and way
+    of reading, one a picture of `val`. Each network has beside it the same one untrained, of random
+    weights that `seed` settles, and all have raw pixels; the columns are
 
     | column | |
     | --- | --- |
@@ -214,7 +218,8 @@ def compare_probes(
     | reader | `linear` or `k-NN`, the vote of the 20 nearest |
     | n_train | training pictures |
     | strength | the probe's C, NaN for k-NN |
-    | mean, low, high | accuracy on `val`, a share in [0, 1], and its 95 % interval over pictures |
+    | image | place in `val` |
+    | hit | 1 where it is named rightly, or 0 |
 
     A vote needs 20 training pictures and is left out below. Raises ValueError for a size that is
     more than there are, or less than 2.
@@ -235,19 +240,32 @@ def compare_probes(
             read = {part: read_features(network, one) for part, one in splits._asdict().items()}
             for kind in ("cls", "patches"):
                 kept[name, weights, kind] = {part: values[kind] for part, values in read.items()}
-    rows = []
+    frames = []
     for source, features in kept.items():
         for size in sizes:
             known = features | {"train": features["train"][:size]}
             told = labels | {"train": labels["train"][:size]}
             probe = linear_probe(known, told)
-            accuracy = mean_interval(probe.hits.double())
-            rows.append((*source, "linear", size, probe.strength, *accuracy))
+            found = [("linear", probe.strength, probe.hits)]
             if size >= NEIGHBOURS:
                 hits = knn_hits(known["train"], told["train"], known["val"], told["val"])
-                rows.append((*source, "k-NN", size, np.nan, *mean_interval(hits.double())))
-    columns = ["model", "weights", "features", "reader", "n_train", "strength"]
-    return pd.DataFrame(rows, columns=[*columns, "mean", "low", "high"])
+                found.append(("k-NN", np.nan, hits))
+            for reader, strength, hits in found:
+                row = dict(zip(READING, (*source, reader, size, strength), strict=True))
+                frames.append(pd.DataFrame({**row, "image": range(len(hits)), "hit": hits.int()}))
+    return pd.concat(frames, ignore_index=True)
+
+
+def accuracies(hits: pd.DataFrame) -> pd.DataFrame:
+    """`probe_hits` with accuracies in place of pictures.
+
+    `mean` is a share in [0, 1]; `low` and `high` are the ends of its 95 % interval over pictures.
+    """
+    rows = [
+        (*reading, *mean_interval(part.hit))
+        for reading, part in hits.groupby(READING, sort=False, dropna=False)
+    ]
+    return pd.DataFrame(rows, columns=[*READING, "mean", "low", "high"])
 
 
 def _untrained(model: UnrolledModel, seed: int) -> UnrolledModel:

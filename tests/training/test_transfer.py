@@ -16,14 +16,15 @@ from crate_analysis.training.__main__ import main
 from crate_analysis.training.recipe import SupervisedRecipe
 from crate_analysis.training.transfer import (
     STRENGTHS,
+    accuracies,
     architecture_of,
     backbone,
     classifier_hits,
-    compare_probes,
     fine_tune,
     linear_probe,
     load_splits,
     pixel_features,
+    probe_hits,
     read_features,
 )
 
@@ -241,9 +242,12 @@ def test_probes_are_compared_row_by_row(splits):
     torch.manual_seed(5)
     expected_next = torch.rand(1)
     torch.manual_seed(5)
-    found = compare_probes(models, splits, (8, 24))
+    hits = probe_hits(models, splits, (8, 24))
     assert torch.equal(torch.rand(1), expected_next), "the global generator is left alone"
 
+    found = accuracies(hits)
+    assert list(hits.columns) == [*found.columns[:6], "image", "hit"]
+    assert hits.image.tolist() == list(range(20)) * len(found)
     assert list(found.columns) == [
         "model", "weights", "features", "reader", "n_train", "strength", "mean", "low", "high",
     ]  # fmt: skip
@@ -268,12 +272,13 @@ def test_probes_are_compared_row_by_row(splits):
     read["train"], labels["train"] = read["train"][:8], labels["train"][:8]
     row = found.query("model == 'vit' and weights == 'trained' and features == 'patches'").iloc[0]
     probe = linear_probe(read, labels)
+    assert hits.hit[hits.model == "vit"].tolist()[60:80] == probe.hits.int().tolist()
     assert row["mean"] == probe.hits.double().mean().item() and row.strength == probe.strength
 
 
 def test_the_untrained_network_has_other_weights_and_a_seed(splits):
     models = {"vit": tiny_model("vit")}
-    first, again, other = (compare_probes(models, splits, (8,), seed) for seed in (0, 0, 1))
+    first, again, other = (probe_hits(models, splits, (8,), seed) for seed in (0, 0, 1))
     pd.testing.assert_frame_equal(first, again)
     same = first.weights != "untrained"
     pd.testing.assert_frame_equal(first[same], other[same])
@@ -282,7 +287,7 @@ def test_the_untrained_network_has_other_weights_and_a_seed(splits):
 @pytest.mark.parametrize("size", [1, 33])
 def test_sizes_that_there_are_not_are_refused(size, splits):
     with pytest.raises(ValueError, match=f"size {size} must be 2 to 32, the pictures to learn fr"):
-        compare_probes({}, splits, (8, size))
+        probe_hits({}, splits, (8, size))
 
 
 @pytest.mark.parametrize("arch", ARCHS)
