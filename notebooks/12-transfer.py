@@ -122,9 +122,8 @@ figure, panels = plt.subplots(2, 1, figsize=(9, 3.6), squeeze=False, layout="con
 half = -(-len(tiles) // 2)
 for ax, line in zip(panels.flat, (slice(0, half), slice(half, None)), strict=True):
     sheet([tiles[line]], titles[line], ax=ax)
-save_figure(
-    figure, pd.DataFrame({"class": titles, "index": chosen}), output, "fig-transfer-pictures"
-)
+drawn = pd.DataFrame({"class": titles, "index": chosen})
+save_figure(figure, drawn, output, "fig-transfer-pictures")
 
 # %% [markdown]
 # ## Frozen features
