@@ -24,12 +24,12 @@
 # {glue:text}`dataset`, a linear classifier that has learned from {glue:text}`n_most` pictures and sees
 # only a frozen network's `[CLS]` token has an accuracy of {glue:text}`main_cls` with
 # {glue:text}`main` and of {glue:text}`other_cls` with {glue:text}`other` (95 % intervals over
-# pictures; one that holds zero tells no difference). {glue:text}`cls_verdict` Of the mean over patches it has {glue:text}`main_patches` and
-# {glue:text}`other_patches`. {glue:text}`patches_verdict` Of the `[CLS]` token of the same networks with
-# random weights it has {glue:text}`main_untrained` and {glue:text}`other_untrained`, and of raw pixels,
-# without any network, {glue:text}`pixels`. Fine-tuned on as many pictures,
-# the networks come to {glue:text}`main_tuned` and {glue:text}`other_tuned`; the same training from
-# random weights comes to {glue:text}`main_scratch` and {glue:text}`other_scratch`.
+# pictures; one that holds zero tells no difference). {glue:text}`cls_verdict` Of the mean over patches it
+# has {glue:text}`main_patches` and {glue:text}`other_patches`. {glue:text}`patches_verdict` Of the
+# `[CLS]` token of the same networks with random weights it has {glue:text}`main_untrained` and
+# {glue:text}`other_untrained`, and of raw pixels, without any network, {glue:text}`pixels`. Fine-tuned
+# on as many pictures, the networks come to {glue:text}`main_tuned` and {glue:text}`other_tuned`; the
+# same training from random weights comes to {glue:text}`main_scratch` and {glue:text}`other_scratch`.
 #
 # **How our setting differs.** The paper goes from photographs to other photographs, and reports
 # fine-tuning alone. Ours goes from drawn species to other drawn species, of other build and colours
