@@ -62,8 +62,8 @@ glue("n_models", len(shipped), display=False)
 # Each is loaded by its name, `load_model("crate-creatures")`. The accuracy is that of the shipped
 # half-precision file on the {glue:text}`n_val` pictures of the split `val`, which the chapters
 # measure too and which was not looked at while training; the curves of {numref}`fig-curves` are on a
-# third split, `dev`. Chance is {glue:text}`chance:.0%`. Of some, weights along the training are shipped
-# too; `load_snapshots` reads them one by one ({doc}`09-training`). Names that end in `-s1` and so on are
+# third split, `dev`. Chance is {glue:text}`chance:.0%`. Of {glue:text}`with_snapshots` weights along the
+# training are shipped too; `load_snapshots` reads them one by one ({doc}`09-training`). Names that end in `-s1` and so on are
 # further runs of the same system with another seed: other first weights and another order of the same
 # pictures. {doc}`13-ablation` measures how far such runs are apart.
 #
@@ -74,27 +74,18 @@ glue("n_models", len(shipped), display=False)
 some_card = next(iter(cards.values()))
 glue("n_val", some_card["validation_pictures"], display=False)
 glue("chance", 1 / len(some_card["classes"]), display=False)
+followed = [name for name in shipped.index if dict(load_snapshots(name))]
+glue("with_snapshots", " and ".join(followed), display=False)
 rows = []
 for name in shipped.index:
     config = load_model(name).config
-    settings = cards[name]["settings"]
-    kept = len(dict(load_snapshots(name)))
-    rows.append(
-        (
-            config.attention.upper(),
-            config.nonlinearity.replace("_", " "),
-            config.dim,
-            config.patch_size,
-            settings.get("objective", "supervised"),
-            settings["seed"],
-            kept or pd.NA,
-        )
-    )
-columns = ["attention", "nonlinearity", "width", "patch", "objective", "seed", "snapshots"]
-shown = pd.DataFrame(rows, shipped.index, columns)
-shown = shown.join(shipped[["parameters", "validation accuracy", "file size (MB)"]])
-formats = {"validation accuracy": "{:.1%}", "parameters": "{:,}", "file size (MB)": "{:.2f}"}
-table(shown, formats, missing="–")
+    halves = f"{config.attention.upper()}, {config.nonlinearity.replace('_', ' ').upper()}"
+    seed_of = cards[name]["settings"]["seed"]
+    rows.append((halves, config.dim, config.patch_size, seed_of))
+shown = pd.DataFrame(rows, shipped.index, ["layer", "width", "patch", "seed"])
+short = {"validation accuracy": "accuracy", "file size (MB)": "MB"}
+shown = shown.join(shipped.rename(columns=short)[["parameters", "accuracy", "MB"]])
+table(shown, {"accuracy": "{:.1%}", "parameters": "{:,}", "MB": "{:.2f}"})
 
 # %% mystnb={"figure": {"caption": "Accuracy while training, on pictures of the split `dev`, which no chapter reports. One line a system, with its runs' least and greatest value.", "name": "fig-curves"}, "image": {"alt": "Line plot of accuracy against pictures seen, for each supervised system."}} tags=["hide-input"]
 curves = pd.concat(
