@@ -222,7 +222,7 @@ def cell(case: Case, timings: Timings, name: str) -> str:
     """Pictures a second; for CRATE the ratio to the published pass in fp32, too."""
     if name not in timings.seconds:
         return "no compiler" if VARIANTS[name].compiled else ""
-    rate = f"{case.batch_size / timings.median(name):#.3g}"
+    rate = f"{case.batch_size / timings.median(name):.3g}"
     if "literal fp32" not in timings.seconds:
         return rate
     return f"{rate} ({statistics.median(timings.ratios(name, 'literal fp32')):.2f}x)"
