@@ -22,7 +22,7 @@ import torch
 
 from crate_analysis.datasets import SampleDataset, load_dataset
 from crate_analysis.distributed import joined, rank
-from crate_analysis.fingerprints import digest, of_code, of_data, of_weights
+from crate_analysis.fingerprints import describe, digest, of_code
 from crate_analysis.measures import measure_layers
 from crate_analysis.models import UnrolledModel, load_model
 from crate_analysis.segmentation import attention_iou, detect_objects, head_scores
@@ -46,12 +46,7 @@ def evaluate(
     """
     record = {
         **request,
-        "model": model.name,
-        "weights": of_weights(model),
-        "dataset": f"{dataset.name}, {dataset.split}, seed {dataset.seed}",
-        "data": of_data(dataset),
-        "pictures": len(dataset),
-        "image_size": dataset.image_size,
+        **describe(model, dataset),
         "code": of_code(Path(__file__).parent),
     }
     text = json.dumps(record, indent=2) + "\n"

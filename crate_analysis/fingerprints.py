@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from crate_analysis.datasets import SampleDataset
 from crate_analysis.datasets.sample import UnreadableSampleError
@@ -48,6 +49,18 @@ def of_data(dataset: SampleDataset) -> str:
             sample.masks.numpy().tobytes(),
         ]
     return digest(parts)
+
+
+def describe(model: UnrolledModel, dataset: SampleDataset) -> dict[str, Any]:
+    """Which model and which pictures a measurement is of, JSON-ready."""
+    return {
+        "model": model.name,
+        "weights": of_weights(model),
+        "dataset": f"{dataset.name}, {dataset.split}, seed {dataset.seed}",
+        "data": of_data(dataset),
+        "pictures": len(dataset),
+        "image_size": dataset.image_size,
+    }
 
 
 def of_code(*paths: Path) -> str:

@@ -21,7 +21,7 @@ from crate_analysis.datasets import Sample, SampleDataset, Samples, stack_images
 from crate_analysis.datasets.batches import warn_of_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.datasets.sample import UnreadableSampleError
-from crate_analysis.fingerprints import digest, of_code, of_data, of_weights
+from crate_analysis.fingerprints import describe, digest, of_code
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.unrolled import merge_heads
 from crate_analysis.probes.collect import check_layer
@@ -77,12 +77,7 @@ def detect_objects(
     """
     wanted = [check_layer(model, layer) for layer in layers]
     settings = {
-        "model": model.name,
-        "weights": of_weights(model),
-        "dataset": f"{dataset.name}, {dataset.split}, seed {dataset.seed}",
-        "data": of_data(dataset),
-        "pictures": len(dataset),
-        "image_size": dataset.image_size,
+        **describe(model, dataset),
         "layers": wanted,
         "n_masks": n_masks,
         "tau": tau,
