@@ -1,18 +1,25 @@
-"""What the notebooks need beyond measuring: a check of their parameters, tables, saved figures.
+"""What the notebooks need beyond measuring: checked parameters, tables, and what a run leaves.
 
 papermill only warns about a parameter that a notebook does not have, and takes any value. The
 cell after the parameters cell therefore says what each may be::
 
     from crate_analysis.notebook import check_parameters
-    check_parameters(globals(), models=list[str], dataset=str, n_images=int, seed=int)
+    parameters = check_parameters(globals(), models=list[str], dataset=str, seed=int, output=str)
+
+A run leaves in the folder `output` its figures (`save_figure`), its headline numbers
+(`save_results`), which a grid of runs is summed up by, and a record of how they came about
+(`show_provenance`), which is shown at the foot of the page.
 """
+
+from __future__ import annotations
 
 import ast
 import difflib
+import json
 import os
 import reprlib
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Union, get_args, get_origin
 
@@ -20,7 +27,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
+from crate_analysis.datasets import SampleDataset
+from crate_analysis.provenance import provenance
+from crate_analysis.writing import write_text
+
 TABLE_CLASS = "table"  # as the book's theme calls the tables it lays out
+
+RESULTS = ["model", "quantity", "mean", "low", "high"]
+"""The columns of what `save_results` writes."""
 
 _INJECTED = "# Parameters\n"  # the first line of the cell that papermill adds
 
@@ -52,6 +66,63 @@ def save_figure(figure: Figure, frame: pd.DataFrame, folder: str, name: str) -> 
         os.replace(part, part.with_suffix(""))
 
 
+def save_results(
+    rows: Iterable[tuple[str, str, float, float, float]], folder: str, chapter: str
+) -> None:
+    """Write a chapter's headline numbers as `CHAPTER-results.csv` to `folder`.
+
+    A row is a model (or a baseline), what was measured, its mean and the ends of its interval,
+    such as ``("crate-creatures", "best-head IoU", *mean_interval(values))``. Rows of many runs are
+    put side by side by their first two entries, so these must not depend on what comes out.
+    Raises ValueError where two rows are of the same.
+    """
+    frame = pd.DataFrame(list(rows), columns=RESULTS)
+    twice = frame[frame.duplicated(["model", "quantity"])]
+    if len(twice):
+        raise ValueError(f"two results are of {tuple(twice.iloc[0][['model', 'quantity']])}")
+    target = Path(folder).expanduser()
+    target.mkdir(parents=True, exist_ok=True)
+    write_text(target / f"{chapter}-results.csv", frame.to_csv(index=False))
+
+
+def show_provenance(
+    chapter: str,
+    parameters: Mapping[str, Any],
+    models: Sequence[str],
+    datasets: Iterable[SampleDataset],
+) -> Styler:
+    """How the page came about, as a table; the whole record goes to `CHAPTER-provenance.json`.
+
+    The folder is the parameter `output`. For the other arguments see `provenance`.
+    """
+    record = provenance(chapter, parameters, models, datasets)
+    target = Path(parameters["output"]).expanduser()
+    target.mkdir(parents=True, exist_ok=True)
+    write_text(target / f"{chapter}-provenance.json", json.dumps(record, indent=2) + "\n")
+    code = record["code"]
+    commit = f", commit {code['commit'][:12]}" if code["commit"] else ""
+    rows = {
+        "finished": record["finished"].replace("T", " ").replace("+00:00", " UTC"),
+        "code": f"crate-analysis {code['version']}{commit}"
+        + (" with changes" if code["changed_since"] else "")
+        + f", library {code['library']}",
+        "parameters": ", ".join(f"{name} = {value!r}" for name, value in parameters.items()),
+        "checkpoints": ", ".join(
+            f"{one['given']} (SHA-256 {one['sha256'][:16]}…)" for one in record["models"]
+        ),
+        "data": ", ".join(
+            f"{one['name']}, {one['split']}, seed {one['seed']}, {one['pictures']} pictures"
+            + (f" at {one['image_size']} px" if one["image_size"] else "")
+            + f" (fingerprint {one['fingerprint']})"
+            for one in record["data"]
+        ),
+        "versions": ", ".join(f"{name} {found}" for name, found in record["versions"].items())
+        + f"; {record['system']}",
+    }
+    shown = pd.DataFrame({"value": rows}).rename_axis("what")
+    return table(shown).format(escape="html").hide(axis="columns")
+
+
 class ParameterError(ValueError):
     """A parameter that the notebook cannot be run with."""
 
@@ -60,8 +131,8 @@ class ParameterError(ValueError):
         return [f"{type(self).__name__}: {self}"]
 
 
-def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> None:
-    """Raise ParameterError (a ValueError) on an unknown, missing or unfit parameter.
+def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> dict[str, Any]:
+    """The parameters by name; ParameterError (a ValueError) on an unknown, missing or unfit one.
 
     ``namespace`` is the notebook's ``globals()``; ``kinds`` gives each parameter's kind, such as
     ``int``, ``list[str]`` or ``int | None``. An ``int`` serves as a ``float``; a ``bool`` is not
@@ -87,6 +158,7 @@ def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> None:
                 f"parameter {name!r} must be {_spell(kind)}, not {reprlib.repr(value)}"
                 f" ({type(value).__name__}){_remedy(name, value, kind)}"
             )
+    return {name: namespace[name] for name in kinds}
 
 
 def _assigned_parameters(namespace: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[str]:

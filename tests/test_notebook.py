@@ -9,7 +9,7 @@ import nbformat
 import pandas as pd
 import pytest
 
-from crate_analysis.notebook import check_parameters, save_figure, table
+from crate_analysis.notebook import check_parameters, save_figure, save_results, table
 
 KINDS = {"models": list[str], "dataset": str, "n_images": int, "seed": int}
 GOOD = {"models": ["a"], "dataset": "creatures", "n_images": 3, "seed": 0}
@@ -187,3 +187,19 @@ def test_a_figure_is_saved_with_its_numbers(tmp_path):
     assert files == ["fig-a.csv", "fig-a.svg"]
     assert "</svg>" in (tmp_path / "new" / "out" / "fig-a.svg").read_text()
     pd.testing.assert_frame_equal(pd.read_csv(tmp_path / "new" / "out" / "fig-a.csv"), frame)
+
+
+def test_headline_numbers_are_saved_one_row_each(tmp_path):
+    rows = [("a", "IoU", 0.5, 0.25, 0.75), ("b", "IoU", 1.0, 1.0, 1.0)]
+    save_results(rows, str(tmp_path / "new"), "05-x")
+    found = pd.read_csv(tmp_path / "new" / "05-x-results.csv")
+    assert found.columns.tolist() == ["model", "quantity", "mean", "low", "high"]
+    assert [tuple(row) for row in found.itertuples(index=False)] == rows
+    save_results([], str(tmp_path / "new"), "05-x")
+    assert pd.read_csv(tmp_path / "new" / "05-x-results.csv").empty
+    with pytest.raises(ValueError, match=r"two results are of \('a', 'IoU'\)"):
+        save_results([rows[0], rows[0]], str(tmp_path), "05-x")
+
+
+def test_the_checked_parameters_are_given_back():
+    assert check_parameters({**GOOD, "other": 1}, **KINDS) == GOOD

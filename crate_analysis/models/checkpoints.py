@@ -76,7 +76,9 @@ def load_model(
     return model.eval().to(device)
 
 
-def load_models(names_or_paths: Sequence[str]) -> dict[str, UnrolledModel]:
+def load_models(
+    names_or_paths: Sequence[str], device: str | torch.device = "cpu"
+) -> dict[str, UnrolledModel]:
     """Several models by `load_model`, under the names that tables and figures call them.
 
     Those are `model.name`, or what was given where two would be called the same. Raises ValueError
@@ -85,7 +87,7 @@ def load_models(names_or_paths: Sequence[str]) -> dict[str, UnrolledModel]:
     if not names_or_paths:
         raise ValueError("no model is named; give at least one, such as 'crate-creatures'")
     models: dict[str, UnrolledModel] = {}
-    loaded = [(given, load_model(given)) for given in names_or_paths]
+    loaded = [(given, load_model(given, device=device)) for given in names_or_paths]
     called = [model.name for _, model in loaded]
     for given, model in loaded:
         if called.count(model.name) > 1:
