@@ -3,6 +3,7 @@
 from crate_analysis.models.checkpoints import load_model, load_models, load_snapshots, save_model
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import ARCHS, build_model
+from crate_analysis.models.released import released_checkpoints
 from crate_analysis.models.unrolled import LayerState, UnrolledModel
 from crate_analysis.models.zoo import list_models
 
@@ -16,5 +17,6 @@ __all__ = [
     "load_model",
     "load_models",
     "load_snapshots",
+    "released_checkpoints",
     "save_model",
 ]

@@ -23,6 +23,7 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from crate_analysis.models import hub
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import ARCHS, from_config
 from crate_analysis.models.shapes import listing, settle_config
@@ -49,22 +50,26 @@ def load_model(
     name_or_path : a shipped model (see `list_models`), or a file: `.safetensors`, or a pickle of
         any other ending. Files may be released CRATE checkpoints (plain, or under `state_dict` or
         `model`, with or without `module.`, with or without the demo's extra `head`), DINO's (the
-        backbone, or a training checkpoint, of which the teacher is taken), or timm's ViTs. With
-        `FILE@ARCH` the architecture is part of the string.
+        backbone, or a training checkpoint, of which the teacher is taken), or timm's ViTs; those
+        on the Hugging Face hub are named `hf:OWNER/REPO` (see `hub.fetch`). With `FILE@ARCH` the
+        architecture is part of the string. `released_checkpoints` lists what is public.
     arch : the architecture (see `build_model`), to settle what the weights leave open: the number
-        of heads; ISTA with ReLU or soft threshold; step size and sparsity. The width of the
+        of heads; ISTA with ReLU or soft threshold; step size and sparsity; the mean and deviation
+        that pictures are normalised by, ImageNet's where it is not named. The width of the
         classifier and the picture size are the file's and may differ from it.
     device : where the model is put.
-    overrides : config fields with the same use: `heads=6`, or, for timm's augreg ViTs,
+    overrides : config fields with the same use: `heads=6`, or
         `pixel_mean=(0.5, 0.5, 0.5), pixel_std=(0.5, 0.5, 0.5)`. Where the weights or the record in
         our own files say otherwise, that is an error.
 
-    Raises FileNotFoundError for a missing file, IsADirectoryError for a folder, and ValueError for
+    Raises FileNotFoundError for a missing file, IsADirectoryError for a folder,
+    ModuleNotFoundError for a file on the hub without the optional dependency, and ValueError for
     an unknown name (the nearest is suggested), a truncated file, a pickle with code in it (which is
     not run), NaN, weights of another architecture, or any key that is missing, left over or of the
     wrong shape. Each message is one line that names the file.
     """
-    path, arch = locate(os.fspath(name_or_path), arch)
+    given = os.fspath(name_or_path)
+    path, arch = locate(given, arch)
     with _naming(path):
         weights, recorded = read_checkpoint(path)
         config = settle_config(weights, recorded, arch, overrides)
@@ -72,7 +77,7 @@ def load_model(
             model = from_config(config)
         check_fit(weights, model)
         model.load_state_dict(weights, assign=True)
-    model.name = path.stem
+    model.name = hub.repository(split_arch(given)[0]) if hub.is_on_hub(given) else path.stem
     return model.eval().to(device)
 
 
@@ -160,11 +165,16 @@ def _naming(path: Path) -> Iterator[None]:
 
 
 def locate(name_or_path: str, arch: str | None) -> tuple[Path, str | None]:
-    """The weights behind a name or path, and the architecture that the caller or `@ARCH` names."""
+    """The weights behind a name or path, and the architecture that the caller or `@ARCH` names.
+
+    A file on the hub is fetched, and its local copy given.
+    """
     name, named_arch = split_arch(name_or_path)
     if arch and named_arch and arch != named_arch:
         raise ValueError(f"{name_or_path}: arch={arch!r} says otherwise; name one architecture")
     arch = arch or named_arch
+    if hub.is_on_hub(name):
+        return hub.fetch(name), arch
     path = Path(name).expanduser()
     if path.is_file():
         return path, arch

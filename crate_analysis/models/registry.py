@@ -17,9 +17,13 @@ def _crate(
     return ModelConfig("crate", 224, patch, dim, depth, heads, classes, **fields)
 
 
-def _vit(dim: int, heads: int, patch: int, depth: int = 12, size: int = 224) -> ModelConfig:
-    return ModelConfig("vit", size, patch, dim, depth, heads, 1000, "mhsa", "mlp")
+def _vit(dim: int, heads: int, patch: int, classes: int = 1000, **fields: Any) -> ModelConfig:
+    return ModelConfig("vit", 224, patch, dim, 12, heads, classes, "mhsa", "mlp", **fields)
 
+
+VIT_SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
+"""Width and number of heads, in DINO and timm alike."""
+HALF = (0.5, 0.5, 0.5)
 
 ARCHS: dict[str, ModelConfig] = {
     # Yu et al. 2024 (arXiv 2308.16271): ImageNet-21k, patch 8
@@ -33,11 +37,24 @@ ARCHS: dict[str, ModelConfig] = {
     "crate_small_patch16_224.neurips23": _crate(576, 12, 16, 1000),
     "crate_base_patch16_224.neurips23": _crate(768, 12, 16, 1000),
     "crate_large_patch16_224.neurips23": _crate(1024, 16, 16, 1000, depth=24),
-    # Dosovitskiy et al. 2021, and DINO's sizes
+    # Dosovitskiy et al. 2021
     **{
         f"vit_{size}_patch{patch}_224": _vit(dim, heads, patch)
         for patch in (8, 16)
-        for size, dim, heads in (("tiny", 192, 3), ("small", 384, 6), ("base", 768, 12))
+        for size, (dim, heads) in VIT_SIZES.items()
+    },
+    # Caron et al. 2021 (arXiv 2104.14294): backbones without a classifier
+    **{
+        f"vit_{size}_patch{patch}_224.dino": _vit(*VIT_SIZES[size], patch, 0)
+        for patch in (8, 16)
+        for size in ("small", "base")
+    },
+    # Steiner et al. 2021 (arXiv 2106.10270), as timm has them: pixels from -1 to 1
+    **{
+        f"vit_{size}_patch{patch}_224.augreg_in21k": _vit(
+            *VIT_SIZES[size], patch, 21843, pixel_mean=HALF, pixel_std=HALF
+        )
+        for size, patch in (("tiny", 16), ("small", 16), ("base", 16), ("base", 8))
     },
     # ours: small enough to train on a laptop
     "crate_micro_patch6_72.creatures": ModelConfig("crate", 72, 6, 128, 6, 4, 12),

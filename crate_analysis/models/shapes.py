@@ -2,7 +2,8 @@
 
 They say everything but what leaves no trace in them: the number of heads, above all, and which
 threshold and step ISTA takes. That comes from the file's own record or from the caller, and is
-never guessed.
+never guessed. Nor do they show the mean and deviation of the pixels; those are ImageNet's where
+nobody says otherwise, and timm's augreg files look just like others, so there the name must say it.
 """
 
 from __future__ import annotations
@@ -14,7 +15,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crate_analysis.models.config import ModelConfig, check_field_names
+from crate_analysis.models.config import IMAGENET_MEAN, ModelConfig, check_field_names
 from crate_analysis.models.registry import ARCHS, arch_config
 
 DATA_FIELDS = ("image_size", "num_classes", "pixel_mean", "pixel_std")
@@ -79,7 +80,7 @@ def settle_heads(shapes: Mapping[str, Any]) -> int:
         return divisors[0]
     bound = {field: value for field, value in shapes.items() if field not in DATA_FIELDS}
     named = [
-        f"{name} ({config.heads} heads)"
+        f"{name} ({_open(config)})"
         for name, config in ARCHS.items()
         if all(fits(shapes, field, getattr(config, field)) for field in bound)
     ]
@@ -88,6 +89,12 @@ def settle_heads(shapes: Mapping[str, Any]) -> int:
         f"{', '.join(named) or '(no known architecture agrees)'}, "
         f"or heads= with a divisor of {dim}: {', '.join(map(str, divisors))}"
     )
+
+
+def _open(config: ModelConfig) -> str:
+    """What an architecture settles beside the shapes: heads, and pixels where not ImageNet's."""
+    scale = "" if config.pixel_mean == IMAGENET_MEAN else f", pixel mean {config.pixel_mean[0]}"
+    return f"{config.heads} heads{scale}"
 
 
 def read_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:

@@ -207,6 +207,9 @@ def test_what_lies_beside_a_dino_backbone_is_named(build_tiny, tmp_path):
 # --- what the weights leave open --------------------------------------------------------------
 
 
+PIXEL_FIELDS = ("pixel_mean", "pixel_std")
+
+
 def meta_weights(arch, **overrides):
     with torch.device("meta"):
         return from_config(ARCHS[arch].override(**overrides)).state_dict()
@@ -218,9 +221,9 @@ def test_an_arch_settles_its_own_weights(arch):
 
 
 @pytest.mark.parametrize("arch", sorted(ARCHS))
-def test_shapes_settle_all_but_the_heads(arch):
-    config = settle_config(meta_weights(arch), {}, None, {"heads": ARCHS[arch].heads})
-    assert config == ARCHS[arch]
+def test_shapes_settle_all_but_the_heads_and_the_scale_of_pixels(arch):
+    overrides = {field: getattr(ARCHS[arch], field) for field in ("heads", *PIXEL_FIELDS)}
+    assert settle_config(meta_weights(arch), {}, None, overrides) == ARCHS[arch]
 
 
 def test_heads_are_never_guessed_and_the_candidates_listed(build_tiny, tmp_path):
@@ -233,8 +236,12 @@ def test_heads_are_never_guessed_and_the_candidates_listed(build_tiny, tmp_path)
         "divisor of 768: 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 768"
     )
 
-    with pytest.raises(ValueError, match=r"one of vit_small_patch8_224 \(6 heads\), or heads="):
-        settle_config(meta_weights("vit_small_patch8_224", num_classes=0), {}, None, {})
+    candidates = (
+        r"one of vit_small_patch16_224 \(6 heads\), vit_small_patch16_224.dino \(6 heads\), "
+        r"vit_small_patch16_224.augreg_in21k \(6 heads, pixel mean 0.5\), or heads="
+    )
+    with pytest.raises(ValueError, match=candidates):
+        settle_config(meta_weights("vit_small_patch16_224", num_classes=0), {}, None, {})
 
     torch.save(build_tiny("vit").state_dict(), tmp_path / "model.pth")
     message = message_of(ValueError, tmp_path / "model.pth")
@@ -401,6 +408,7 @@ def test_many_missing_keys_are_counted(build_tiny, tmp_path):
     [
         {"norm_pre__weight": torch.ones(12)},
         {"fc_norm__weight": torch.ones(12)},
+        {"pre_logits__fc__weight": torch.ones(12, 12)},  # timm's oldest files of ImageNet-21k
         {"blocks__0__ls1__gamma": torch.ones(12)},
         {"reg_token": torch.ones(1, 4, 12)},
         {"head_dist__weight": torch.ones(5, 12)},
