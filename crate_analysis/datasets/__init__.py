@@ -12,14 +12,19 @@ from .export import export_coco, export_voc
 from .folder import Folder
 from .noise import Noise, NoisyPictures, add_noise
 from .sample import Sample, SampleDataset, Samples
-from .voc import Voc
+from .voc import Voc, VocObjects
 
 GENERATED: dict[str, Callable[..., SampleDataset]] = {
     "creatures": Creatures,
     "creatures-exotic": ExoticCreatures,
     "creatures-scenes": CreatureScenes,
 }
-READ: dict[str, Callable[..., SampleDataset]] = {"voc": Voc, "coco": Coco, "folder": Folder}
+READ: dict[str, Callable[..., SampleDataset]] = {
+    "voc": Voc,
+    "voc-objects": VocObjects,
+    "coco": Coco,
+    "folder": Folder,
+}
 
 
 def load_dataset(
@@ -36,8 +41,9 @@ def load_dataset(
     | `creatures` | generated, one animal each | species | the animal and its parts |
     | `creatures-exotic` | the same with other species | species | the animal and its parts |
     | `creatures-scenes` | generated, one to three animals | None | visible animals |
-    | `voc:ROOT` | PASCAL VOC segmentation | None | one per class |
-    | `coco:ROOT` | COCO instances, crowds left out | None | one per instance |
+    | `voc:ROOT` | PASCAL VOC segmentation | None | one per class; void |
+    | `voc-objects:ROOT` | the same | None | one per object; void |
+    | `coco:ROOT` | COCO instances | None | one per instance; crowds |
     | `folder:ROOT` | `ROOT/[SPLIT/][CLASS/]x.jpg` | folder, if any | none |
 
     Splits are `train`, `val` and `test` (and `dev`, to watch a training on) of the generated ones,
@@ -45,7 +51,8 @@ def load_dataset(
     animals and 224 for scenes, and the pictures' own size for the others. `limit` keeps the first
     items of the generated ones, whose splits have no end, and a random choice that `seed` settles
     of the others. ValueError says what is wrong with an argument or a file, FileNotFoundError
-    which file is missing.
+    which file is missing. Where a single picture or its truth is damaged or missing, asking for it
+    is an UnreadableSampleError, and `batches` leaves it out.
     """
     for name, value in (("image_size", image_size), ("limit", limit)):
         if value is not None and value < 1:

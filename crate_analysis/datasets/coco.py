@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import warnings
+from itertools import compress
 from pathlib import Path
 from types import ModuleType
 
@@ -19,9 +20,12 @@ YEAR = 2017
 
 
 class Coco(SampleDataset):
-    """COCO's pictures with one mask for each instance; crowds are left out.
+    """COCO's pictures with one mask for each instance, and with its crowds.
 
     ROOT holds `annotations/instances_{split}2017.json` and the pictures in `{split}2017`.
+    Annotations belong to the pixels as the picture's file stores them, whatever its EXIF says;
+    only where it has the annotated size when it is turned upright is it turned. Annotations of
+    pictures that the file does not list are passed over, as COCO's own tools do.
     """
 
     name = "coco"
@@ -42,52 +46,70 @@ class Coco(SampleDataset):
             content = json.loads(listing.read_bytes())
             images = sorted(content["images"], key=lambda image: image["id"])
             categories = sorted(content["categories"], key=lambda category: category["id"])
-            annotations = content["annotations"]
-        except (ValueError, KeyError, TypeError) as error:
+            self.category_names = {category["id"]: category["name"] for category in categories}
+            annotations: dict[int, list[dict]] = {image["id"]: [] for image in images}
+            for annotation in content["annotations"]:
+                annotations.get(annotation["image_id"], []).append(annotation)
+        except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(
                 f"{listing} is damaged ({type(error).__name__}: {error}): fetch it again"
             ) from None
         if not images:
             raise ValueError(f"{listing} lists no pictures: fetch it again")
         self.images = [images[k] for k in files.subset(len(images), limit, seed)]
-        self.classes = tuple(category["name"] for category in categories)
-        self.category_names = {category["id"]: category["name"] for category in categories}
-        self.instances: dict[int, list[dict]] = {image["id"]: [] for image in self.images}
-        for annotation in annotations:
-            if not annotation.get("iscrowd") and annotation["image_id"] in self.instances:
-                self.instances[annotation["image_id"]].append(annotation)
+        self.annotations = {image["id"]: annotations[image["id"]] for image in self.images}
+        self.classes = tuple(self.category_names.values())
+        self.listing = listing
 
     def __len__(self) -> int:
         return len(self.images)
 
     def __getitem__(self, index: int) -> Sample:
         image = self.images[self.check(index)]
-        path = self.pictures / image["file_name"]
-        picture = files.read_picture(path)
-        height, width = image["height"], image["width"]
+        try:
+            path = self.pictures / image["file_name"]
+            height, width = int(image["height"]), int(image["width"])
+        except (KeyError, TypeError, ValueError) as error:
+            raise self._damaged(f"picture {image['id']}", error) from None
+        picture = files.read_picture(path, (width, height))
         if picture.size != (width, height):
             raise UnreadableSampleError(
                 f"{path} is not {width} x {height} as annotated: fetch it again"
             )
-        instances = self.instances[image["id"]]
-        masks = torch.zeros((len(instances), height, width), dtype=torch.bool)
-        for k, instance in enumerate(instances):
-            masks[k] = decode(instance["segmentation"], height, width)
-        masks = files.stretch_masks(masks, self.image_size)
-        kept = masks.flatten(1).any(1)
-        names = [self.category_names[instance["category_id"]] for instance in instances]
-        return Sample(
-            image=files.to_tensor(files.stretch(picture, self.image_size)),
-            label=None,
-            masks=masks[kept],
-            mask_names=tuple(name for name, keep in zip(names, kept.tolist(), strict=True) if keep),
-            path=str(path),
+        notes = self.annotations[image["id"]]
+        planes = torch.zeros((len(notes), height, width), dtype=torch.bool)
+        crowd = torch.zeros(len(notes), dtype=torch.bool)
+        names = []
+        for k, note in enumerate(notes):
+            try:
+                planes[k] = decode(note["segmentation"], height, width)
+                crowd[k] = bool(note.get("iscrowd"))
+                if note["category_id"] not in self.category_names:
+                    raise ValueError(f"there is no category {note['category_id']}")
+                names.append(self.category_names[note["category_id"]])
+            except (KeyError, TypeError, ValueError) as error:
+                where = f"annotation {note.get('id', k)} of picture {image['id']}"
+                raise self._damaged(where, error) from None
+        return files.to_sample(
+            path,
+            picture,
+            self.image_size,
+            masks=planes[~crowd],
+            names=list(compress(names, (~crowd).tolist())),
+            void=torch.zeros((height, width), dtype=torch.bool),
+            crowds=planes[crowd],
         )
 
     def coco_image(self, index: int) -> tuple[int, int, int]:
         """COCO's own id of item `index`, and the size of its file."""
         image = self.images[self.check(index)]
         return image["id"], image["height"], image["width"]
+
+    def _damaged(self, what: str, error: Exception) -> UnreadableSampleError:
+        reason = f"no {error}" if isinstance(error, KeyError) else error
+        return UnreadableSampleError(
+            f"{self.listing} is damaged at {what} ({reason}): fetch it again"
+        )
 
 
 def run_lengths() -> ModuleType:
@@ -102,17 +124,51 @@ def run_lengths() -> ModuleType:
 
 
 def decode(segmentation: list | dict, height: int, width: int) -> Bool[Tensor, "H W"]:
-    """The mask of polygons, or of run lengths in a list or packed into a string."""
+    """The mask of polygons, or of run lengths in a list or packed into a string.
+
+    Raises ValueError for what is no mask of height x width pixels.
+    """
     rle = run_lengths()
     if isinstance(segmentation, list):
+        _check_polygons(segmentation, height, width)
         packed = rle.merge(rle.frPyObjects(segmentation, height, width))
-    elif isinstance(segmentation["counts"], list):
-        packed = rle.frPyObjects(segmentation, height, width)
     else:
-        packed = segmentation
+        size, counts = list(segmentation["size"]), segmentation["counts"]
+        runs = counts if isinstance(counts, list) else _unpack(counts)
+        if size != [height, width] or min(runs, default=-1) < 0 or sum(runs) != height * width:
+            raise ValueError(f"run lengths of {size} do not fill {height} x {width} pixels")
+        packed = rle.frPyObjects({"size": size, "counts": runs}, height, width)
     with warnings.catch_warnings():  # of numpy, at how pycocotools hands its result over
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.from_numpy(rle.decode(packed).astype(bool))
+
+
+def _check_polygons(polygons: list, height: int, width: int) -> None:
+    """Raise ValueError for what would make pycocotools fail or read what is not there."""
+    if not polygons:
+        raise ValueError("there is no polygon")
+    for polygon in polygons:
+        corners = np.asarray(polygon, np.float64)
+        if corners.ndim != 1 or len(corners) < 6 or len(corners) % 2:
+            raise ValueError("a polygon must be x, y of at least three corners")
+        reach = np.abs(corners.reshape(-1, 2)) <= (2 * width, 2 * height)  # not so for NaN, either
+        if not reach.all():
+            raise ValueError(f"a polygon reaches far out of the {height} x {width} pixels")
+
+
+def _unpack(counts: str | bytes) -> list[int]:
+    """Run lengths from a string, as pycocotools packs them: six bits a character."""
+    runs: list[int] = []
+    value = shift = 0
+    for character in counts.encode() if isinstance(counts, str) else counts:
+        bits = character - 48
+        value |= (bits & 31) << shift
+        shift += 5
+        if not bits & 32:
+            value -= (bits & 16) and 1 << shift
+            runs.append(value + (runs[-2] if len(runs) > 2 else 0))
+            value = shift = 0
+    return runs
 
 
 def encode(mask: Bool[Tensor, "H W"]) -> dict:

@@ -35,7 +35,8 @@ def export_voc(
 ) -> None:
     """Write a data set as VOC2012 holds its segmentation part, classes in `labelmap.txt`.
 
-    `border` is the width in pixels of the void seam around each instance; VOC has about 5.
+    `border` is the width in pixels of the void seam around each instance; VOC has about 5. What
+    the truth leaves open (`Sample.ignored`) is void, too.
     ValueError where `root` holds the same split of something else.
     """
     root = Path(root)
@@ -71,6 +72,9 @@ def export_coco(
 ) -> None:
     """Write a data set as COCO holds its instances, with run lengths as segmentation.
 
+    Crowds, whose class a sample does not say, are of the first category. COCO has no void pixels:
+    they become background.
+
     ValueError where `root` holds the same split of something else.
     """
     root = Path(root)
@@ -80,7 +84,7 @@ def export_coco(
     journal = listing.with_suffix(".json.part")
     records = _resume(journal)
     rest = range(len(records), len(dataset))
-    with journal.open("a") as lines:
+    with journal.open("a", encoding="utf-8") as lines:
         for index in tqdm(rest, "COCO", disable=not progress, unit="picture"):
             sample = dataset[index]
             name = f"{index:012d}.{image_format}"
@@ -114,9 +118,10 @@ def _begin(dataset: SampleDataset, root: Path, listing: Path, options: dict) -> 
         **options,
     }
     note = listing.with_suffix(".export")
-    if note.exists() and json.loads(note.read_text()) != content:
+    found = note.read_text(encoding="utf-8") if note.exists() else json.dumps(content)
+    if json.loads(found) != content:
         raise ValueError(
-            f"{root} holds another export of split {dataset.split!r} ({note.read_text()}): "
+            f"{root} holds another export of split {dataset.split!r} ({found}): "
             "choose another folder"
         )
     if listing.exists() and not note.exists():
@@ -157,6 +162,8 @@ def _index_maps(
         grown = [_extreme(instance, border, np.maximum), _extreme(instance, border, np.minimum)]
         seam = grown[0] != grown[1]
         semantic[seam] = instance[seam] = VOID
+    ignored = sample.ignored.numpy()
+    semantic[ignored] = instance[ignored] = VOID
     return semantic, instance
 
 
@@ -204,7 +211,9 @@ def _annotation(
 def _record(dataset: SampleDataset, sample: Sample, index: int, name: str) -> dict:
     height, width = sample.image.shape[1:]
     annotations = []
-    for label, mask in _instances(dataset, sample):
+    instances = [(name, mask, 0) for name, mask in _instances(dataset, sample)]
+    crowds = [(dataset.classes[0], mask, 1) for mask in sample.crowds]
+    for label, mask, is_crowd in [*instances, *crowds]:
         segmentation = encode(mask)
         annotations.append(
             {
@@ -213,7 +222,7 @@ def _record(dataset: SampleDataset, sample: Sample, index: int, name: str) -> di
                 "segmentation": segmentation,
                 "area": int(mask.sum()),
                 "bbox": run_lengths().toBbox(segmentation).tolist(),
-                "iscrowd": 0,
+                "iscrowd": is_crowd,
             }
         )
     image = {"id": index, "file_name": name, "height": height, "width": width}
@@ -250,7 +259,7 @@ def _write_indices(path: Path, indices: np.ndarray, palette: list[tuple[int, int
 
 
 def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda file: file.write_text(text))
+    _write(path, lambda file: file.write_text(text, encoding="utf-8"))
 
 
 def _write(path: Path, put: Callable[[Path], object]) -> None:

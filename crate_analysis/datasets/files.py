@@ -2,56 +2,99 @@
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from itertools import compress
 from pathlib import Path
 
 import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
-from PIL import Image, ImageOps, UnidentifiedImageError
+from PIL import Image, ImageOps
 from torch import Tensor
 
-from .sample import MissingSampleError, UnreadableSampleError
+from .sample import MissingSampleError, Sample, UnreadableSampleError
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm"}
 
 
-def read_picture(path: Path) -> Image.Image:
-    """An upright RGB picture from any mode: grey, 16 bits, CMYK, palette, transparency on white."""
-    picture = _open(path)
-    if picture.mode.startswith(("I", "F")):
-        values = np.asarray(picture, np.float64)
-        full = 65535.0 if picture.mode.startswith("I") else max(float(values.max()), 1.0)
-        picture = Image.fromarray(np.clip(values / full * 255 + 0.5, 0, 255).astype(np.uint8))
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.new("RGBA", layer.size, "white")
-        picture.alpha_composite(layer)
-    return picture.convert("RGB")
+def read_picture(path: Path, annotated: tuple[int, int] | None = None) -> Image.Image:
+    """An RGB picture from any mode: grey, 16 bits, CMYK, palette, transparency on white.
+
+    It stands upright, as its EXIF orientation says; of an animation it is the first frame.
+    Annotations, though, count pixels as the file stores them, as the tools of VOC and COCO read
+    it: a picture whose stored (width, height) is `annotated` is not turned.
+
+    Raises MissingSampleError, or UnreadableSampleError for a file that is damaged, that is no
+    picture, or that has more pixels than Pillow takes for safe.
+    """
+    with _decoded(path) as stored:
+        picture = stored if stored.size == annotated else ImageOps.exif_transpose(stored)
+        if picture.mode.startswith(("I", "F")):
+            values = np.asarray(picture, np.float64)
+            if not np.isfinite(values).all():
+                raise ValueError("it holds values that are not finite")
+            full = 65535.0 if picture.mode.startswith("I") else max(float(values.max()), 1.0)
+            picture = Image.fromarray(np.clip(values / full * 255 + 0.5, 0, 255).astype(np.uint8))
+        if picture.has_transparency_data:
+            layer = picture.convert("RGBA")
+            picture = Image.new("RGBA", layer.size, "white")
+            picture.alpha_composite(layer)
+        return picture.convert("RGB")
 
 
 def read_indices(path: Path) -> np.ndarray:
-    """The palette indices (H, W) of an indexed picture, uint8."""
-    picture = _open(path)
-    if picture.mode not in ("P", "L"):
+    """The palette indices (H, W) of an indexed picture, uint8, as its file stores them."""
+    with _decoded(path) as picture:
+        mode, indices = picture.mode, np.array(picture)
+    if mode not in ("P", "L"):
         raise UnreadableSampleError(
-            f"{path} holds no palette indices but mode {picture.mode}: keep masks as palette PNGs"
+            f"{path} holds no palette indices but mode {mode}: keep masks as palette PNGs"
         )
-    return np.asarray(picture)
+    return indices
 
 
-def _open(path: Path) -> Image.Image:
-    """A decoded, upright picture; one line of error where there is none."""
+@contextmanager
+def _decoded(path: Path) -> Iterator[Image.Image]:
+    """The picture as stored; one line of error where it, or what is done with it, fails."""
     try:
-        with Image.open(path) as file:
-            file.load()
-            return ImageOps.exif_transpose(file)
+        with warnings.catch_warnings():
+            warnings.filterwarnings("ignore", module="PIL")  # it grumbles at what it can read
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as file:
+                file.load()
+                yield file
     except FileNotFoundError:
         raise MissingSampleError(f"{path} is missing: the data set is incomplete") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # damaged bytes raise whatever their decoder stumbles over
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UnreadableSampleError(
             f"{path} cannot be read as a picture ({reason}): delete or replace the file"
         ) from None
+
+
+def to_sample(
+    path: Path,
+    picture: Image.Image,
+    size: int | None,
+    masks: Bool[Tensor, "m H W"],
+    names: Sequence[str],
+    void: Bool[Tensor, "H W"],
+    crowds: Bool[Tensor, "k H W"],
+) -> Sample:
+    """The picture and its truth at size x size; what has no pixel left there is dropped."""
+    masks, crowds = stretch_masks(masks, size), stretch_masks(crowds, size)
+    kept = masks.flatten(1).any(1)
+    return Sample(
+        image=to_tensor(stretch(picture, size)),
+        label=None,
+        masks=masks[kept],
+        mask_names=tuple(compress(names, kept.tolist())),
+        path=str(path),
+        void=stretch_masks(void[None], size)[0],
+        crowds=crowds[crowds.flatten(1).any(1)],
+    )
 
 
 def to_tensor(picture: Image.Image) -> UInt8[Tensor, "3 H W"]:
@@ -88,6 +131,23 @@ def subset(count: int, limit: int | None, seed: int) -> list[int]:
     if limit is None or limit >= count:
         return list(range(count))
     return sorted(np.random.default_rng(seed).permutation(count)[:limit].tolist())
+
+
+def read_lines(path: Path) -> list[str]:
+    """The lines of a text file that hold more than space."""
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is no text in UTF-8: restore it or save it anew") from None
+    return [line.strip() for line in text.splitlines() if line.strip()]
+
+
+def named(folder: Path, name: str, *suffixes: str) -> Path:
+    """The file of that name with the first of the suffixes that it has, in whichever case."""
+    paths = [
+        folder / f"{name}{suffix}" for ending in suffixes for suffix in (ending, ending.upper())
+    ]
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def folder(path: Path, hint: str) -> Path:

@@ -16,7 +16,8 @@ class Folder(SampleDataset):
     """`ROOT/[SPLIT/]CLASS/x.jpg` with the class as label, or `ROOT/[SPLIT/]x.jpg` without labels.
 
     Where ROOT has no folder named like a split, all of it serves as any split. Pictures are
-    resized by their shorter side and cropped to the middle; there are no masks.
+    resized by their shorter side and cropped to the middle; there are no masks. Hidden files and
+    folders are passed over.
     """
 
     name = "folder"
@@ -33,7 +34,9 @@ class Folder(SampleDataset):
         paths = sorted(
             path
             for path in base.rglob("*")
-            if path.suffix.lower() in files.SUFFIXES and not path.name.startswith(".")
+            if path.suffix.lower() in files.SUFFIXES
+            and not path.is_dir()
+            and not any(part.startswith(".") for part in path.relative_to(base).parts)
         )
         if not paths:
             kinds = ", ".join(sorted(files.SUFFIXES))

@@ -12,7 +12,7 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from .sample import Sample, SampleDataset
+from .sample import Sample, SampleDataset, UnreadableSampleError
 
 Where = Literal["everywhere", "objects", "background"]
 
@@ -25,7 +25,8 @@ class Noise(NamedTuple):
     sd: float
     """Standard deviation of the noise, in grey levels of 0..255."""
     where: Where = "everywhere"
-    """Which of the noise is kept: all, that inside the masks, or that outside of them."""
+    """Which of the noise is kept: all, that inside the masks, or that outside of them. Pixels that
+    the truth leaves open (`Sample.ignored`) are neither inside nor outside."""
 
 
 class NoisyPictures(SampleDataset):
@@ -36,8 +37,9 @@ class NoisyPictures(SampleDataset):
     and a higher deviation is the same noise made larger, and whoever looks at the pictures, at
     whatever batch size, sees the same. Pictures are decoded once for all their levels.
 
-    Raises ValueError as `add_noise` does, for no levels, for `where` that is none of the three,
-    and, where masks are asked for, for a picture without them.
+    Raises ValueError as `add_noise` does, for no levels, and for `where` that is none of the
+    three; UnreadableSampleError, so that `batches` leaves it out, for a picture without the masks
+    that `where` asks for.
     """
 
     def __init__(self, dataset: SampleDataset, levels: Sequence[Noise], seed: int = 0) -> None:
@@ -68,12 +70,12 @@ class NoisyPictures(SampleDataset):
         noisy = add_noise(sample.image[None], noise.share, noise.sd, generator)[0]
         if noise.where != "everywhere":
             if not len(sample.masks):
-                raise ValueError(
+                raise UnreadableSampleError(
                     f"{sample.path} has no masks, which noise on {noise.where} needs;"
                     " take where='everywhere'"
                 )
             kept = sample.masks.any(0) == (noise.where == "objects")
-            noisy = noisy.where(kept, sample.image)
+            noisy = noisy.where(kept & ~sample.ignored, sample.image)
         return replace(sample, image=noisy)
 
 

@@ -6,6 +6,7 @@ from abc import abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 from torch.utils.data import Dataset
@@ -19,6 +20,10 @@ class MissingSampleError(UnreadableSampleError, FileNotFoundError):
     """One of a sample's files is not there."""
 
 
+NONE = torch.zeros(0, 0, dtype=torch.bool)
+"""Stands for void and crowds that were not given: none, at the picture's size."""
+
+
 @dataclass(frozen=True)
 class Sample:
     """One picture with whatever truth its data set has.
@@ -26,6 +31,10 @@ class Sample:
     `label` is an index into the data set's `classes`, None where the picture has no single class.
     `masks` are named by `mask_names` and none is empty; a data set without masks gives none,
     shape (0, H, W). `path` is the picture's file, or a stable identifier where it is generated.
+
+    What the truth leaves open, by default nothing: `void` are pixels that were given to nothing,
+    such as the seam about VOC's objects; `crowds` are regions, none of them empty, that hold many
+    objects which were not told apart, such as COCO's. No score counts either against a prediction.
     """
 
     image: UInt8[Tensor, "3 H W"]
@@ -33,6 +42,19 @@ class Sample:
     masks: Bool[Tensor, "m H W"]
     mask_names: tuple[str, ...]
     path: str
+    void: Bool[Tensor, "H W"] = NONE
+    crowds: Bool[Tensor, "k H W"] = NONE
+
+    def __post_init__(self) -> None:
+        size = self.image.shape[1:]
+        for name, shape in (("void", size), ("crowds", (0, *size))):
+            if getattr(self, name) is NONE:
+                object.__setattr__(self, name, torch.zeros(shape, dtype=torch.bool))
+
+    @property
+    def ignored(self) -> Bool[Tensor, "H W"]:
+        """The pixels of which nothing is decided: void, or in a crowd."""
+        return self.void | self.crowds.any(0)
 
 
 class SampleDataset(Dataset[Sample]):

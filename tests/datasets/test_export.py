@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 
 from crate_analysis.datasets import Sample, export_coco, export_voc, load_dataset
-from crate_analysis.datasets.coco import decode
 from crate_analysis.datasets.sample import SampleDataset
 
 SPECS = ("creatures", "creatures-scenes")
@@ -183,37 +182,56 @@ def test_masks_are_resized_to_the_nearest_pixel(tmp_path):
             assert torch.equal(copy.masks[0], sample.masks[0][1::3, 1::3])
 
 
-def test_coco_reads_polygons_and_leaves_crowds_out(tmp_path):
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "val2017").mkdir()
-    Image.new("RGB", (8, 6)).save(tmp_path / "val2017" / "x.jpg")
-    square = [[2, 1, 6, 1, 6, 5, 2, 5]]
-    runs = {"size": [6, 8], "counts": [6, 6, 36]}  # the second column
-    content = {
-        "images": [{"id": 9, "file_name": "x.jpg", "height": 6, "width": 8}],
-        "categories": [{"id": 3, "name": "cup"}, {"id": 44, "name": "bed"}],
-        "annotations": [
-            {"image_id": 9, "category_id": 44, "iscrowd": 0, "segmentation": square},
-            {"image_id": 9, "category_id": 3, "iscrowd": 1, "segmentation": runs},
-            {"image_id": 9, "category_id": 3, "iscrowd": 0, "segmentation": runs},
-        ],
-    }
-    listing = tmp_path / "annotations" / "instances_val2017.json"
-    listing.write_text(json.dumps(content))
-    sample = load_dataset(f"coco:{tmp_path}")[0]
-    expected = torch.zeros(2, 6, 8, dtype=torch.bool)
-    expected[0, 1:5, 2:6] = True
-    expected[1, :, 1] = True
-    assert sample.mask_names == ("bed", "cup")
-    assert torch.equal(sample.masks, expected)
-    assert torch.equal(decode(runs, 6, 8), expected[1])
+@pytest.mark.parametrize("size", [72, 144])
+@pytest.mark.parametrize("spec", SPECS)
+def test_every_layout_gives_the_built_in_data_set_back(tmp_path, spec, size):
+    dataset = load_dataset(spec, "dev", image_size=size, limit=5)
+    export_voc(dataset, tmp_path / "voc", image_format="png", progress=False)
+    export_coco(dataset, tmp_path / "coco", image_format="png", progress=False)
+    for back in (f"voc-objects:{tmp_path}/voc", f"coco:{tmp_path}/coco", f"voc:{tmp_path}/voc"):
+        for image_size in (None, size):  # not to resize is to resize to its own size
+            copies = load_dataset(back, "dev", image_size=image_size)
+            assert len(copies) == 5
+            for sample, copy in zip(dataset, copies, strict=True):
+                assert torch.equal(copy.image, sample.image)
+                assert not copy.ignored.any()
+                true = things(dataset, sample)
+                if back.startswith("voc:"):  # a mask for each class, in their order
+                    names = sorted({name for name, _ in true}, key=dataset.classes.index)
+                    true = [
+                        (name, torch.stack([mask for own, mask in true if own == name]).any(0))
+                        for name in names
+                    ]
+                assert copy.mask_names == tuple(name for name, _ in true)
+                assert torch.equal(copy.masks, torch.stack([mask for _, mask in true]))
 
-    (tmp_path / "val2017" / "x.jpg").unlink()
-    with pytest.raises(FileNotFoundError, match=r"x\.jpg is missing"):
-        load_dataset(f"coco:{tmp_path}")[0]
-    listing.write_text("{}")
-    with pytest.raises(ValueError, match=r"instances_val2017\.json is damaged"):
-        load_dataset(f"coco:{tmp_path}")
+
+class Undecided(SampleDataset):
+    """One picture with two objects, a void pixel and a crowd."""
+
+    name, split, classes, image_size, seed = "undecided", "val", ("cat", "dog"), 4, 0
+
+    def __len__(self) -> int:
+        return 1
+
+    def __getitem__(self, index: int) -> Sample:
+        planes = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 2], [4, 4, 4, 4], [0, 0, 0, 0]])
+        dog, cat, void, crowd = (planes == k for k in (1, 2, 3, 4))
+        image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+        masks = torch.stack([dog, cat])
+        return Sample(image, None, masks, ("dog", "cat"), "by hand", void, crowd[None])
+
+
+def test_what_is_undecided_stays_so(tmp_path):
+    sample = Undecided()[0]
+    export_voc(Undecided(), tmp_path / "voc", image_format="png", progress=False)
+    export_coco(Undecided(), tmp_path / "coco", image_format="png", progress=False)
+    voc = load_dataset(f"voc-objects:{tmp_path}/voc")[0]
+    assert torch.equal(voc.void, sample.ignored)  # VOC has no crowds
+    coco = load_dataset(f"coco:{tmp_path}/coco")[0]
+    assert torch.equal(coco.crowds, sample.crowds) and not coco.void.any()  # nor COCO void
+    for copy in (voc, coco):
+        assert copy.mask_names == sample.mask_names and torch.equal(copy.masks, sample.masks)
 
 
 def test_what_is_missing_is_named(tmp_path):

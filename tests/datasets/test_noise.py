@@ -1,6 +1,7 @@
 """Noise: on the right pixels, of the right size, and the same for all who look."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -8,6 +9,7 @@ from PIL import Image
 
 from crate_analysis import load_dataset
 from crate_analysis.datasets.noise import Noise, NoisyPictures, add_noise, gaussian_noise
+from crate_analysis.datasets.sample import UnreadableSampleError
 
 GREY = torch.full((2, 3, 40, 50), 128, dtype=torch.uint8)
 
@@ -105,6 +107,22 @@ def test_levels_of_a_picture_follow_each_other(pictures):
         assert not torch.equal(objects.image, clean.image)
 
 
+def test_undecided_pixels_are_neither_object_nor_background(pictures, monkeypatch):
+    void = torch.arange(24).expand(24, 24) % 2 == 0
+    original = type(pictures).__getitem__
+    monkeypatch.setattr(
+        type(pictures), "__getitem__", lambda self, i: replace(original(self, i), void=void)
+    )
+    everywhere, objects, background = (
+        NoisyPictures(pictures, [Noise(1.0, 75.0, where)])[0].image
+        for where in ("everywhere", "objects", "background")
+    )
+    clean, animal = pictures[0].image, pictures[0].masks[0]
+    assert (animal & void).any() and not torch.equal(everywhere[:, void], clean[:, void])
+    assert torch.equal(objects, everywhere.where(animal & ~void, clean))
+    assert torch.equal(background, everywhere.where(~animal & ~void, clean))
+
+
 def test_a_pictures_noise_does_not_depend_on_who_looks(pictures):
     noisy = NoisyPictures(pictures, LEVELS)
     backwards = [noisy[index].image for index in reversed(range(12))][::-1]
@@ -136,5 +154,5 @@ def test_wrong_levels(pictures, tmp_path, unchecked):
     Image.new("RGB", (24, 24)).save(tmp_path / "a.png")
     photographs = NoisyPictures(load_dataset(f"folder:{tmp_path}"), LEVELS)
     assert photographs[1].image.shape == (3, 24, 24)
-    with pytest.raises(ValueError, match=r"a.png has no masks, which noise on objects needs"):
-        photographs[2]
+    with pytest.raises(UnreadableSampleError, match=r"a.png has no masks, which noise on objects"):
+        photographs[2]  # as COCO has some: a run over the others goes on
