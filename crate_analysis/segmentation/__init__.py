@@ -1,6 +1,7 @@
 """Masks from attention, and their agreement with the truth."""
 
 from crate_analysis.segmentation.average_precision import (
+    TrueObjects,
     best_overlaps,
     coco_average_precision,
     true_objects,
@@ -32,6 +33,7 @@ from crate_analysis.segmentation.refine import refine_masks
 from crate_analysis.segmentation.truth import Truth
 
 __all__ = [
+    "TrueObjects",
     "Truth",
     "agreement_intervals",
     "attention_iou",

@@ -1,18 +1,26 @@
 """How well found objects match the true ones: COCO's average precision, CorLoc, best overlap.
 
 Objects are class-agnostic, as in Yu et al. 2024, Table 1. COCO's metric is computed by pycocotools.
+
+What the truth leaves open counts against nobody. A crowd is no object, and a prediction that lies
+in one is neither right nor wrong (COCO's `iscrowd`: its share inside must reach the threshold of
+IoU). Void pixels count in no mask: predicted ones are cut down to the others, and one that lies in
+void altogether is left out of the score of masks. Boxes know no void: the box of a seam is that of
+the object within.
 """
 
 from __future__ import annotations
 
 import contextlib
 import io
+from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
-from crate_analysis.datasets import Samples
+from crate_analysis.datasets import Samples, batches
 from crate_analysis.datasets.coco import encode, run_lengths
 
 KINDS = {"box": "bbox", "mask": "segm"}
@@ -22,9 +30,54 @@ CORRECT = 0.5
 """The IoU from which a box counts as correct for CorLoc."""
 
 
+@dataclass(frozen=True)
+class TrueObjects:
+    """What there is to find in the pictures of a data set: read once, and small.
+
+    `sizes` has the height and width of each picture that can be read, with objects or without, by
+    its index in the data set. `objects` has a row for each object and each crowd, in the form of
+    predictions: image, bbox, segmentation (COCO's run lengths), area (pixels) and iscrowd (0 or 1).
+    `decided` has the run lengths of the pixels that are not void, for pictures with void.
+    """
+
+    sizes: dict[int, tuple[int, int]]
+    objects: pd.DataFrame
+    decided: dict[int, dict[str, Any]]
+
+    def subset(self, images: Iterable[int]) -> TrueObjects:
+        """Those of some pictures, which keep their indices; what is not in `sizes` stays out."""
+        kept = self.sizes.keys() & set(images)
+        return TrueObjects(
+            {image: size for image, size in self.sizes.items() if image in kept},
+            self.objects[self.objects.image.isin(kept)],
+            {image: mask for image, mask in self.decided.items() if image in kept},
+        )
+
+
+def true_objects(dataset: Samples) -> TrueObjects:
+    """The objects, crowds and void of a data set, decoded one picture at a time.
+
+    Pictures whose files are missing or damaged are left out, and listed by a warning: they count
+    nowhere. Raises ValueError where none can be read.
+    """
+    rle = run_lengths()
+    sizes, rows, decided = {}, [], {}
+    for [image], [sample] in batches(dataset, 1):
+        height, width = sample.image.shape[1:]
+        sizes[image] = (height, width)
+        for crowd, masks in enumerate((sample.masks, sample.crowds)):
+            for mask in masks:
+                packed = encode(mask)
+                rows.append((image, rle.toBbox(packed).tolist(), packed, int(mask.sum()), crowd))
+        if sample.void.any():
+            decided[image] = encode(~sample.void)
+    columns = ["image", "bbox", "segmentation", "area", "iscrowd"]
+    return TrueObjects(sizes, pd.DataFrame(rows, columns=columns), decided)
+
+
 def coco_average_precision(
     predictions: pd.DataFrame,
-    dataset: Samples,
+    dataset: Samples | TrueObjects,
     resamples: int = 200,
     level: float = 0.95,
 ) -> pd.DataFrame:
@@ -33,22 +86,22 @@ def coco_average_precision(
     Parameters
     ----------
     predictions : rows of `detect_objects`, of one layer.
-    dataset : the pictures that they were found in, with a mask for each object. A list of its
-        samples serves as well, and is not drawn or decoded anew each time. In a picture without
-        objects every prediction is wrong.
+    dataset : the pictures that they were found in, with a mask for each object, or their
+        `true_objects`, which need not be decoded anew each time. In a picture without objects
+        every prediction is wrong; one that cannot be read counts nowhere.
     resamples : of the pictures, for the interval of confidence `level` (percentiles of the
         bootstrap): the metric belongs to a set of pictures and not to a single one.
 
     Returns a row for each kind (box, mask) and metric (AP50, AP75, AP): kind, metric, value, low,
     high, all in [0, 1]; the paper's numbers are a hundred times that.
 
-    Raises ValueError for predictions of several layers or of pictures that the data set does not
-    have, and for a data set without objects.
+    Raises ValueError for predictions of several layers, of pictures that are not among these or
+    that had another size, and for pictures without objects.
     """
-    truth = _check(predictions, dataset)
+    truth, predictions = _check(predictions, dataset)
     rows = []
     for kind, iou_type in KINDS.items():
-        evaluation = _evaluate(truth, predictions, len(dataset), iou_type)
+        evaluation = _evaluate(truth, predictions, iou_type)
         matches = np.array(evaluation.evalImgs, dtype=object)
         values = _precision(evaluation)
         rng = np.random.default_rng(0)
@@ -63,20 +116,20 @@ def coco_average_precision(
     return pd.DataFrame(rows, columns=["kind", "metric", "value", "low", "high"])
 
 
-def best_overlaps(predictions: pd.DataFrame, dataset: Samples) -> pd.DataFrame:
+def best_overlaps(predictions: pd.DataFrame, dataset: Samples | TrueObjects) -> pd.DataFrame:
     """For each picture with objects, how well the best predictions cover them.
 
     Arguments and errors are those of `coco_average_precision`. Columns: image; corloc, 1 where
     some predicted box has IoU of at least 0.5 with some true one, else 0 (Deselaers et al. 2010);
     box and mask, the mean over true objects of the best IoU that any prediction has with it.
-    Where average precision is near zero these still tell systems apart.
+    Where average precision is near zero these still tell systems apart. Crowds are no objects.
     """
-    truth = _check(predictions, dataset)
+    truth, predictions = _check(predictions, dataset)
     found = dict(list(predictions.groupby("image")))
     nothing = predictions.iloc[:0]
     rle = run_lengths()
     rows = []
-    for image, true in truth.groupby("image"):
+    for image, true in truth.objects[truth.objects.iscrowd == 0].groupby("image"):
         mine = found.get(image, nothing)
         overlap = {"box": np.zeros((1, len(true))), "mask": np.zeros((1, len(true)))}
         if len(mine):
@@ -91,17 +144,6 @@ def best_overlaps(predictions: pd.DataFrame, dataset: Samples) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=["image", "corloc", "box", "mask"])
 
 
-def true_objects(dataset: Samples) -> pd.DataFrame:
-    """The true objects in the form of predictions: image, bbox, segmentation and area (pixels)."""
-    rle = run_lengths()
-    rows = []
-    for image in range(len(dataset)):
-        for mask in dataset[image].masks:
-            packed = encode(mask)
-            rows.append((image, rle.toBbox(packed).tolist(), packed, int(mask.sum())))
-    return pd.DataFrame(rows, columns=["image", "bbox", "segmentation", "area"])
-
-
 def check_one_layer(objects: pd.DataFrame) -> None:
     """Raise ValueError where objects of several layers are mixed."""
     layers = sorted(objects.layer.unique().tolist())
@@ -112,32 +154,51 @@ def check_one_layer(objects: pd.DataFrame) -> None:
         )
 
 
-def _check(predictions: pd.DataFrame, dataset: Samples) -> pd.DataFrame:
+def _check(
+    predictions: pd.DataFrame, dataset: Samples | TrueObjects
+) -> tuple[TrueObjects, pd.DataFrame]:
+    """The truth, and the predictions with masks of decided pixels only."""
     check_one_layer(predictions)
-    if len(predictions) and predictions.image.max() >= len(dataset):
+    truth = dataset if isinstance(dataset, TrueObjects) else true_objects(dataset)
+    if (truth.objects.iscrowd == 1).all():
         raise ValueError(
-            f"predictions are of picture {predictions.image.max()}, but the data set has "
-            f"{len(dataset)}: give the one that they were found in"
+            "the data set has no objects; take creatures-scenes, coco:ROOT or voc-objects:ROOT"
         )
-    truth = true_objects(dataset)
-    if truth.empty:
-        raise ValueError(
-            "the data set has no objects; take creatures-scenes, coco:ROOT or voc:ROOT"
-        )
-    return truth
+    rle = run_lengths()
+    masks = []
+    for image, mask in zip(predictions.image, predictions.segmentation, strict=True):
+        size = truth.sizes.get(image)
+        if size is None:
+            raise ValueError(
+                f"predictions are of picture {image}, which is not among the {len(truth.sizes)} "
+                "of the truth: give the pictures that they were found in"
+            )
+        if tuple(mask["size"]) != size:
+            raise ValueError(
+                f"predictions in picture {image} are of {mask['size'][0]} x {mask['size'][1]} "
+                f"pixels and the truth of {size[0]} x {size[1]}: load both with one image_size"
+            )
+        known = truth.decided.get(image)
+        masks.append(rle.merge([mask, known], intersect=True) if known else mask)
+    return truth, predictions.assign(segmentation=masks)
 
 
-def _evaluate(truth: pd.DataFrame, predictions: pd.DataFrame, count: int, iou_type: str) -> Any:
+def _evaluate(truth: TrueObjects, predictions: pd.DataFrame, iou_type: str) -> Any:
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
+    if iou_type == "segm":
+        sizes = [run_lengths().area(mask) for mask in predictions.segmentation]
+        predictions = predictions[np.array(sizes, bool)]
     with contextlib.redirect_stdout(io.StringIO()):
         objects = COCO()
         objects.dataset = {
-            # run lengths know their own size, but the tool wants to see one
-            "images": [{"id": image, "height": 0, "width": 0} for image in range(count)],
+            "images": [
+                {"id": image, "height": height, "width": width}
+                for image, (height, width) in truth.sizes.items()
+            ],
             "categories": [{"id": 1}],
-            "annotations": _annotations(truth.assign(iscrowd=0)),
+            "annotations": _annotations(truth.objects),
         }
         objects.createIndex()
         found = COCO()

@@ -23,10 +23,17 @@ def centre_attention(gh: int, gw: int, spread: float = 0.25) -> Float[Tensor, "g
     return torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * spread**2))
 
 
-def patch_ceiling(truth: Bool[Tensor, "b m H W"], patch_size: int) -> Bool[Tensor, "b m gh gw"]:
-    """The truth on the patch grid: patches of which it covers at least half.
+def patch_ceiling(
+    truth: Bool[Tensor, "b m H W"], patch_size: int, ignored: Bool[Tensor, "b H W"] | None = None
+) -> Bool[Tensor, "b m gh gw"]:
+    """The truth on the patch grid: patches of which it covers at least half of what counts.
 
     What it scores against the truth in pixels is about the most that any map of patches can.
+    Pixels that are `ignored` (default: none) do not count; a patch of nothing else is in no mask.
     """
-    cells = truth.unflatten(-2, (-1, patch_size)).unflatten(-1, (-1, patch_size))
-    return cells.float().mean((-3, -1)) >= 0.5
+    counted = torch.ones_like(truth[:, :1]) if ignored is None else ~ignored[:, None]
+    inside, pixels = (
+        planes.unflatten(-2, (-1, patch_size)).unflatten(-1, (-1, patch_size)).sum((-3, -1))
+        for planes in (truth & counted, counted)
+    )
+    return (2 * inside >= pixels) & (pixels > 0)

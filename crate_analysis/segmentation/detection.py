@@ -17,7 +17,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from crate_analysis.datasets import Sample, SampleDataset, Samples, stack_images
+from crate_analysis.datasets import Sample, SampleDataset, Samples, batches, stack_images
 from crate_analysis.datasets.batches import warn_of_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.datasets.sample import UnreadableSampleError
@@ -116,11 +116,11 @@ def baseline_objects(
 
     The frame of `detect_objects` with layer -1 and a column `model`: `raw pixels` (MaskCut on the
     centred pixels of each patch), `centre prior` (one ellipse in the middle, half as high and wide
-    as the picture) and `patch ceiling` (the truth itself on the patch grid).
+    as the picture) and `patch ceiling` (the truth itself on the patch grid). Pictures whose files
+    are missing or damaged are left out, and listed by a warning.
     """
     rows = []
-    for index in range(len(dataset)):
-        sample = dataset[index]
+    for [index], [sample] in batches(dataset, 1):
         height, width = sample.image.shape[1:]
         grid = (height // patch_size, width // patch_size)
         pixels = F.pixel_unshuffle(sample.image.float(), patch_size).flatten(1).T
@@ -128,7 +128,7 @@ def baseline_objects(
         for model, masks in {
             "raw pixels": maskcut(pixels - pixels.mean(0), grid, n_masks, tau),
             "centre prior": centre[None],
-            "patch ceiling": patch_ceiling(sample.masks[None], patch_size)[0],
+            "patch ceiling": patch_ceiling(sample.masks[None], patch_size, sample.void[None])[0],
         }.items():
             for found in _pack(to_pixels(masks, height, width)):
                 rows.append({"model": model, "image": index, "layer": -1, **found})

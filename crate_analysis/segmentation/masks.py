@@ -67,14 +67,19 @@ def to_pixels(
 
 
 def head_iou(
-    masks: Bool[Tensor, "b h H W"], truth: Bool[Tensor, "b m H W"]
+    masks: Bool[Tensor, "b h H W"],
+    truth: Bool[Tensor, "b m H W"],
+    ignored: Bool[Tensor, "b H W"] | None = None,
 ) -> Float[Tensor, "b h m"]:
     """Intersection over union of each head's mask with each true mask, in [0, 1].
 
-    A true mask without a pixel has IoU NaN.
+    Pixels that are `ignored` (default: none) count nowhere. A true mask without a pixel that
+    counts has IoU NaN.
     """
-    cells = masks.flatten(2).float()
-    return overlap(cells, truth.flatten(2).float(), torch.ones_like(cells[:, 0]))
+    counted = torch.ones_like(masks[:, :1]) if ignored is None else ~ignored[:, None]
+    planes = (masks, truth & counted, counted)
+    heads, true, pixels = (plane.flatten(2).float() for plane in planes)
+    return overlap(heads, true, pixels[:, 0])
 
 
 def overlap(
@@ -130,13 +135,15 @@ def average_precision(
 
 
 def best_head_iou(
-    masks: Bool[Tensor, "b h H W"], truth: Bool[Tensor, "b m H W"]
+    masks: Bool[Tensor, "b h H W"],
+    truth: Bool[Tensor, "b m H W"],
+    ignored: Bool[Tensor, "b H W"] | None = None,
 ) -> tuple[Float[Tensor, "b m"], Int64[Tensor, "b m"]]:
     """For each true mask, the highest intersection over union that any head's mask reaches.
 
     Returns that IoU, in [0, 1], and which head it is (the first of equals). The choice of the head
     looks at the truth, so this is an upper bound on what a user without masks gets (Yu et al.
-    2024, Sec. 3.1). A true mask without a pixel has IoU NaN.
+    2024, Sec. 3.1). What is `ignored`, and a true mask without a pixel, are as in `head_iou`.
     """
-    iou, head = head_iou(masks, truth).max(1)
+    iou, head = head_iou(masks, truth, ignored).max(1)
     return iou, head

@@ -23,8 +23,9 @@ class Truth:
 
     `indices` are what the frames call the pictures, one a sample. A map has one value over all
     pixels of a patch, so the number of the truth's pixels in each patch is all that a score in
-    pixels needs. `within` names masks inside of which maps are scored once more; pixels outside do
-    not count there.
+    pixels needs. Pixels of which nothing is decided (`Sample.ignored`) count nowhere, and a mask
+    without any other has no rows. `within` names masks inside of which maps are scored once more;
+    pixels outside do not count there.
     """
 
     def __init__(
@@ -41,12 +42,15 @@ class Truth:
         for index, sample in enumerate(samples):
             self.masks[index, : len(sample.masks)] = sample.masks
             self.names[index, : len(sample.masks)] = sample.mask_names
+        self.ignored = torch.stack([sample.ignored for sample in samples])
+        counted = ~self.ignored[:, None]
+        self.masks &= counted
+        self.names[~self.masks.flatten(2).any(2).numpy()] = ""
         self.indices = np.asarray(indices)
         self.grid = grid
         self.pixels = self._count(self.masks)
         self.patch_pixels = height * width // (grid[0] * grid[1])
-        everywhere = self.pixels.new_full((len(samples), grid[0] * grid[1]), self.patch_pixels)
-        self.regions = {PICTURE: (everywhere, self.pixels)}
+        self.regions = {PICTURE: (self._count(counted)[:, 0], self.pixels)}
         for name in within:
             region = self.masks & torch.from_numpy(self.names == name)[..., None, None]
             region = region.any(1, keepdim=True)

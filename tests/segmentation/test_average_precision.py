@@ -3,6 +3,7 @@
 import contextlib
 import io
 import json
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -10,9 +11,11 @@ import pytest
 import torch
 
 from crate_analysis import load_dataset
-from crate_analysis.datasets import Sample, export_coco
+from crate_analysis.datasets import Sample, SampleDataset, export_coco
 from crate_analysis.datasets.coco import decode, encode, run_lengths
+from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.segmentation import (
+    baseline_objects,
     best_overlaps,
     coco_average_precision,
     true_objects,
@@ -28,10 +31,14 @@ def box(top, bottom, left, right):
     return mask
 
 
-def picture(*masks):
-    stacked = torch.stack(masks) if masks else torch.zeros(0, SIZE, SIZE, dtype=torch.bool)
+def picture(*masks, crowds=(), **truth):
+    planes, crowds = (
+        torch.stack(list(m)) if m else torch.zeros(0, SIZE, SIZE, dtype=torch.bool)
+        for m in (masks, crowds)
+    )
     image = torch.zeros(3, SIZE, SIZE, dtype=torch.uint8)
-    return Sample(image, None, stacked, ("thing",) * len(masks), "by hand")
+    names = ("thing",) * len(masks)
+    return Sample(image, None, planes, names, "by hand", crowds=crowds, **truth)
 
 
 def predict(*found):
@@ -104,10 +111,13 @@ def test_wrong_requests():
     with pytest.raises(ValueError, match=r"layers \[0, 3\] are given"):
         frame = predict((0, 1.0, A), (0, 1.0, B)).assign(layer=[0, 3])
         coco_average_precision(frame, [picture(A)])
-    with pytest.raises(ValueError, match="of picture 4, but the data set has 1"):
+    with pytest.raises(ValueError, match="of picture 4, which is not among the 1"):
         coco_average_precision(predict((4, 1.0, A)), [picture(A)])
-    with pytest.raises(ValueError, match="the data set has no objects"):
-        best_overlaps(predict((0, 1.0, A)), [picture()])
+    for empty in (picture(), picture(crowds=[A])):
+        with pytest.raises(ValueError, match="the data set has no objects"):
+            best_overlaps(predict((0, 1.0, A)), [empty])
+    with pytest.raises(ValueError, match="picture 0 are of 20 x 20 pixels and the truth of 40 x"):
+        best_overlaps(predict((0, 1.0, A[:20, :20])), [picture(A)])
 
 
 def test_best_overlaps():
@@ -124,13 +134,147 @@ def test_best_overlaps():
     assert frame.loc[[1, 2], ["box", "mask"]].to_numpy().max() == 0
 
 
-def test_as_the_official_tool_reads_it(tmp_path):
+# --- what the truth leaves open -----------------------------------------------------------------
+
+
+def test_a_prediction_in_a_crowd_is_neither_right_nor_wrong():
+    """A is an object, and the right half of the picture a crowd."""
+    crowd = box(0, 40, 20, 40)
+    inside, across, outside = box(5, 15, 25, 35), box(5, 15, 16, 26), box(25, 35, 0, 10)
+    dataset = [picture(A, crowds=[crowd])]
+    for wrong, expected in (
+        ((inside, inside), 1.0),  # any number of them
+        ((across,), 1.0),  # 60 % inside: at 0.5 it is
+        ((outside,), 0.5),
+        ((inside, outside), 0.5),
+    ):
+        found = values(predict(*[(0, 1.0, w) for w in wrong], (0, 0.5, A)), dataset)
+        for kind in ("box", "mask"):
+            assert found[kind, "AP50"] == pytest.approx(expected)
+    # 60 % inside is too little at 0.65 and above: right at 3 thresholds, half at the others
+    found = values(predict((0, 1.0, across), (0, 0.5, A)), dataset)
+    assert found["mask", "AP"] == pytest.approx(0.3 + 0.7 * 0.5)
+    assert found["mask", "AP75"] == pytest.approx(0.5)
+
+
+def test_a_crowd_is_not_to_be_found():
+    frame = best_overlaps(
+        predict((0, 1.0, B), (1, 1.0, B)), [picture(A, crowds=[B]), picture(crowds=[B])]
+    )
+    assert frame.to_dict("list") == {"image": [0], "corloc": [0.0], "box": [0.0], "mask": [0.0]}
+    found = values(predict((0, 1.0, A)), [picture(A, crowds=[B])])
+    np.testing.assert_allclose(found, 1)
+
+
+def test_void_pixels_count_in_no_mask():
+    """Of B the rim of 2 pixels is void, which leaves 36 of its 100 pixels."""
+    core = box(22, 28, 22, 28)
+    dataset = [picture(core, void=B & ~core)]
+    found = values(predict((0, 1.0, B)), dataset)
+    assert found["mask", "AP"] == pytest.approx(1)  # 0 with void as background: IoU 0.36
+    assert found["box", "AP50"] == 0  # boxes are as they are
+    assert best_overlaps(predict((0, 1.0, B)), dataset)["mask"].tolist() == [1]
+    # all in void: no mask to be right or wrong; partly in it: judged by the rest, here wrong
+    rim, edge = box(20, 22, 20, 30), box(18, 22, 20, 30)
+    after = values(predict((0, 1.0, rim), (0, 0.5, core)), dataset)["mask", "AP50"]
+    assert after == pytest.approx(1)
+    after = values(predict((0, 1.0, edge), (0, 0.5, core)), dataset)["mask", "AP50"]
+    assert after == pytest.approx(0.5)
+
+
+# --- the truth, read once -----------------------------------------------------------------------
+
+
+class Pictures(SampleDataset):
+    """Pictures made by hand; None stands for one whose files are damaged."""
+
+    def __init__(self, *samples):
+        self.samples, self.drawn = samples, []
+
+    def __len__(self):
+        return len(self.samples)
+
+    def __getitem__(self, index):
+        self.drawn.append(index)
+        if self.samples[index] is None:
+            raise UnreadableSampleError(f"picture {index} is damaged: fetch it again")
+        return self.samples[index]
+
+
+def test_the_truth_serves_in_place_of_the_pictures():
+    dataset = Pictures(picture(A, B), picture(crowds=[A]), picture(B))
+    truth = true_objects(dataset)
+    assert dataset.drawn == [0, 1, 2]
+    predictions = predict((0, 1.0, A), (1, 0.7, B), (2, 0.5, B))
+    for score in (coco_average_precision, best_overlaps):
+        pd.testing.assert_frame_equal(score(predictions, truth), score(predictions, dataset))
+    assert dataset.drawn == [0, 1, 2] * 3
+    assert truth.sizes == {0: (SIZE, SIZE), 1: (SIZE, SIZE), 2: (SIZE, SIZE)}
+    assert truth.objects.image.tolist() == [0, 0, 1, 2]
+    assert truth.objects.iscrowd.tolist() == [0, 0, 1, 0]
+
+
+def test_a_part_of_the_truth_keeps_its_indices():
+    samples = [picture(A), picture(A, B), picture(), picture(B, void=A)]
+    truth = true_objects(samples)
+    predictions = predict((0, 1.0, B), (1, 1.0, A), (2, 1.5, A), (3, 0.5, B), (3, 0.4, A))
+    later = predictions[predictions.image >= 1]
+    shifted = later.assign(image=later.image - 1)
+    part = truth.subset(range(1, 4))
+    assert list(part.sizes) == [1, 2, 3]  # the one without objects, too
+    for score in (coco_average_precision, best_overlaps):
+        mine, whole = score(later, part), score(shifted, samples[1:])
+        if "image" in mine:
+            assert mine.image.tolist() == [1, 3]
+            mine = mine.assign(image=mine.image - 1)
+        pd.testing.assert_frame_equal(mine, whole)
+    with pytest.raises(ValueError, match="of picture 0, which is not among the 3"):
+        coco_average_precision(predictions, part)
+    assert list(truth.subset([1, 77]).sizes) == [1]
+
+
+def test_a_damaged_picture_counts_nowhere_and_shifts_no_other():
+    dataset = Pictures(picture(A), None, picture(B), picture())
+    with pytest.warns(UserWarning, match=r"1 of 4 pictures were left out:\n  picture 1 is damaged"):
+        truth = true_objects(dataset)
+    assert list(truth.sizes) == [0, 2, 3]
+    predictions = predict((0, 1.0, A), (2, 1.0, B))
+    assert (values(predictions, truth) == 1).all()
+    assert best_overlaps(predictions, truth).image.tolist() == [0, 2]
+    with pytest.warns(UserWarning, match="1 of 4 pictures"):
+        found = baseline_objects(dataset, 4)
+    ceiling = found[found.model == "patch ceiling"]
+    assert ceiling.image.tolist() == [0, 2]
+
+
+# --- as others have it --------------------------------------------------------------------------
+
+
+class Crowded(SampleDataset):
+    """Scenes whose last animal of each picture is a crowd."""
+
+    def __init__(self, scenes):
+        for name in ("name", "split", "classes", "image_size", "seed"):
+            setattr(self, name, getattr(scenes, name))
+        self.scenes = scenes
+
+    def __len__(self):
+        return len(self.scenes)
+
+    def __getitem__(self, index):
+        sample = self.scenes[index]
+        masks, crowds = sample.masks[:-1], sample.masks[-1:]
+        return replace(sample, masks=masks, mask_names=sample.mask_names[:-1], crowds=crowds)
+
+
+@pytest.mark.parametrize("crowded", [False, True])
+def test_as_the_official_tool_reads_it(tmp_path, crowded):
     """From an exported data set and a result file, both at other sizes than ours."""
     from pycocotools.coco import COCO
     from pycocotools.cocoeval import COCOeval
 
-    scenes = load_dataset("creatures-scenes", "dev", 64, limit=5)
-    truth = true_objects(scenes)
+    scenes = load_dataset("creatures-scenes", "dev", 64, limit=8)
+    truth = true_objects(scenes).objects
     generator = torch.Generator().manual_seed(0)
     found = []
     for row in truth.itertuples():
@@ -139,12 +283,14 @@ def test_as_the_official_tool_reads_it(tmp_path):
         found.append((row.image, float(torch.rand((), generator=generator)),
                       mask.roll((top, left), (0, 1))))  # fmt: skip
     predictions = predict(*found)
-    export_coco(scenes, tmp_path, image_format="png", progress=False)
+    pictures = Crowded(scenes) if crowded else scenes
+    export_coco(pictures, tmp_path, image_format="png", progress=False)
     write_coco_results(predictions, scenes, tmp_path / "results.json")
     with contextlib.redirect_stdout(io.StringIO()):
         official = COCO(tmp_path / "annotations" / "instances_dev2017.json")
         loaded = official.loadRes(str(tmp_path / "results.json"))
-        mine = values(predictions, scenes)
+        assert len(official.getAnnIds(iscrowd=True)) == 8 * crowded
+        mine = values(predictions, load_dataset(f"coco:{tmp_path}", "dev"))
         for kind, name in (("box", "bbox"), ("mask", "segm")):
             evaluation = COCOeval(official, loaded, name)
             evaluation.params.useCats = 0
