@@ -28,7 +28,7 @@ output = "output"
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(globals(), dataset=str, n_images=int, seed=int, output=str)
+parameters = check_parameters(globals(), dataset=str, n_images=int, seed=int, output=str)
 
 # %% tags=["hide-input"]
 import json
@@ -44,8 +44,9 @@ from matplotlib.ticker import MaxNLocator
 from myst_nb import glue
 
 from crate_analysis import build_model, list_models, load_dataset, load_model
+from crate_analysis.datasets import read_samples
 from crate_analysis.models import ARCHS, load_snapshots
-from crate_analysis.notebook import save_figure, table
+from crate_analysis.notebook import save_figure, show_provenance, table
 from crate_analysis.paths import data_folder
 from crate_analysis.plotting import model_colours, overlay, sheet, tint
 
@@ -160,7 +161,7 @@ display(Markdown("```sh\n" + "\n\n".join(commands) + "\n```"))
 
 # %% tags=["hide-input"]
 pictures = load_dataset(dataset, "val", 144, n_images, seed)
-samples = [pictures[index] for index in range(len(pictures))]
+samples = read_samples(pictures)
 images = [sample.image.permute(1, 2, 0).numpy() for sample in samples]
 
 
@@ -203,12 +204,13 @@ save_figure(figure, told(truths), output, "fig-truth")
 # what can be seen of each ({numref}`fig-scenes`).
 
 # %% mystnb={"figure": {"caption": "Scenes and the masks of their animals, each in a colour of its own.", "name": "fig-scenes"}, "image": {"alt": "Two rows of scenes with several animals, the second row with the animals tinted."}} tags=["hide-input"]
-scenes = load_dataset("creatures-scenes", "val", 192, 6, seed)
+scene_pictures = load_dataset("creatures-scenes", "val", 192, 6, seed)
+scenes = read_samples(scene_pictures)
 plain = [scene.image.permute(1, 2, 0).numpy() for scene in scenes]
 tinted = [tint(one, scene.masks.numpy()) for one, scene in zip(plain, scenes, strict=True)]
 figure, ax = plt.subplots(figsize=(9, 3.2))
 sheet([plain, tinted], rows=["scene", "animals"], ax=ax)
-save_figure(figure, told(list(scenes)), output, "fig-scenes")
+save_figure(figure, told(scenes), output, "fig-scenes")
 
 # %% [markdown]
 # ## Architectures
@@ -234,3 +236,10 @@ for name, config in ARCHS.items():
         }
     )
 table(pd.DataFrame(rows).set_index("name"), {"parameters (M)": "{:.2f}"})
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+data = [pictures, scene_pictures]
+show_provenance("03-models-and-data", parameters, list(shipped.index), data)

@@ -20,30 +20,32 @@
 # CRATE trained only to classify lies on the object and follows its outline, head by head, while that of
 # a ViT trained the same way is scattered (their Fig. 1, 8 and 14).
 #
-# **What we find.** On the first pictures of a split, none left out, most maps of {glue:text}`main` show
-# the animal, whole or in large part, and those of {glue:text}`other` a few bright patches: to the eye, just
-# the claim. The numbers say what the difference is. On {glue:text}`n_measured` pictures, averaged over heads
-# at the layer that the paper takes, {glue:text}`main` gives the animal {glue:text}`main_share` of its
-# attention and {glue:text}`other` {glue:text}`other_share` (95 % intervals over pictures), where a blob in
-# the middle would give it {glue:text}`centre_share:.2f` and an even map {glue:text}`even_share:.2f`. So
-# both look at the animal, about as much. But {glue:text}`main` looks at nearly all of it: of the animal's
-# patches its maps are spread over {glue:text}`main_evenness`, those of {glue:text}`other` over
-# {glue:text}`other_evenness`. In earlier layers more of the attention is on the animal
-# ({glue:text}`main_top_share` in layer {glue:text}`main_top_layer` of {glue:text}`main`,
-# {glue:text}`other_top_share` in layer {glue:text}`other_top_layer` of {glue:text}`other`). And one
-# animal is missed: {glue:text}`worst_species` gets {glue:text}`worst_species_share` of the attention of
-# {glue:text}`main`, and covers {glue:text}`worst_species_pixels:.2f` of the pixels.
+# **What we find.** With the default models, on the first pictures of a split, unselected, most maps of
+# the CRATE show the animal, whole or in large part, and those of the ViT a few bright patches: to the
+# eye, just the claim. The numbers say what the difference is. On {glue:text}`n_measured` pictures,
+# averaged over heads at the layer that the paper takes, {glue:text}`main` gives the animal
+# {glue:text}`main_share` of its attention and {glue:text}`other` {glue:text}`other_share` (95 % intervals
+# over pictures), where a blob in the middle would give it {glue:text}`centre_share:.2f` and an even map
+# {glue:text}`even_share:.2f`. How much of the animal is looked at is another matter: of its patches, the
+# maps of {glue:text}`main` are spread over {glue:text}`main_evenness`, those of {glue:text}`other` over
+# {glue:text}`other_evenness`. The layer with the most attention on the animal is
+# {glue:text}`main_top_layer` in {glue:text}`main` ({glue:text}`main_top_share`) and
+# {glue:text}`other_top_layer` in {glue:text}`other` ({glue:text}`other_top_share`). The animal that
+# {glue:text}`main` attends to least is {glue:text}`worst_species`: it gets
+# {glue:text}`worst_species_share` of the attention, and covers {glue:text}`worst_species_pixels:.2f` of
+# the pixels.
 #
-# Ask a patch in the place of `[CLS]`, and {glue:text}`main` answers like with like: a patch of the animal
-# gives {glue:text}`main_inside` of its attention to the animal, one far away from it
-# {glue:text}`main_outside`. In {glue:text}`other` it makes no difference who asks
-# ({glue:text}`other_inside` and {glue:text}`other_outside`). Pictures of {glue:text}`largest:g` times
-# the side give a grid as much finer. The maps of {glue:text}`main` keep {glue:text}`main_similarity` in common
-# with the original ones ({glue:text}`main_floor` for maps of different pictures), those of
-# {glue:text}`other` {glue:text}`other_similarity` ({glue:text}`other_floor`); but the best head's IoU
-# does not measurably gain from it (by {glue:text}`main_gain` and {glue:text}`other_gain`), and the accuracy falls,
-# from {glue:text}`main_accuracy_small:.0%` to {glue:text}`main_accuracy_large:.0%` and from
-# {glue:text}`other_accuracy_small:.0%` to {glue:text}`other_accuracy_large:.0%`.
+# Ask a patch in the place of `[CLS]`. In {glue:text}`main` a patch of the animal gives
+# {glue:text}`main_inside` of its attention to the animal and one far away from it
+# {glue:text}`main_outside`; in {glue:text}`other` the two give {glue:text}`other_inside` and
+# {glue:text}`other_outside`. If like answers like, the first number of each pair is the larger. Pictures
+# of {glue:text}`largest:g` times the side give a grid as much finer. The maps of {glue:text}`main` keep
+# {glue:text}`main_similarity` in common with the original ones ({glue:text}`main_floor` for maps of
+# different pictures), those of {glue:text}`other` {glue:text}`other_similarity`
+# ({glue:text}`other_floor`). The best head's IoU changes by {glue:text}`main_gain` and
+# {glue:text}`other_gain`, and the accuracy goes from {glue:text}`main_accuracy_small:.0%` to
+# {glue:text}`main_accuracy_large:.0%` and from {glue:text}`other_accuracy_small:.0%` to
+# {glue:text}`other_accuracy_large:.0%`.
 #
 # **How our setting differs.** The paper's maps have 28 × 28 patches and come from networks trained on
 # ImageNet-21k; ours have {glue:text}`grid` patches and come from small networks, trained once each on
@@ -64,7 +66,7 @@ output = "output"
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(
+parameters = check_parameters(
     globals(),
     models=list[str],
     dataset=str,
@@ -78,7 +80,7 @@ check_parameters(
 )
 
 # %% tags=["hide-input"]
-from itertools import chain
+from itertools import chain, islice
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -88,12 +90,12 @@ from IPython.display import Markdown, display
 from myst_nb import glue
 
 from crate_analysis import load_dataset
-from crate_analysis.datasets import stack_images
+from crate_analysis.datasets import batches, read_samples, stack_images
 from crate_analysis.datasets.creatures import PARTS
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
-from crate_analysis.notebook import save_figure, table
+from crate_analysis.notebook import save_figure, save_results, show_provenance, table
 from crate_analysis.plotting import (
     frame_patch,
     group_dots,
@@ -132,11 +134,6 @@ colours = model_colours(names)
 layers = {name: papers_layer(network) for name, network in networks.items()}
 
 
-def pictures(size):
-    """The same pictures of the validation split, `size` pixels a side."""
-    return load_dataset(dataset, "val", size, n_images, seed)
-
-
 def readers(model):
     """What one pass reads of every layer: the softmax row of `[CLS]`, and the class."""
     return {
@@ -158,15 +155,18 @@ def intervals(values, by):
 
 
 sizes = {name: network.config.image_size for name, network in networks.items()}
-samples = {size: list(pictures(size)) for size in set(sizes.values())}
+pictures = {
+    size: load_dataset(dataset, "val", size, n_images, seed) for size in set(sizes.values())
+}
+samples = {size: read_samples(some) for size, some in pictures.items()}
 first = samples[sizes[names[0]]]
 images = [sample.image.permute(1, 2, 0).numpy() for sample in first]
 tile = images[0].shape[:2]
 paths = [sample.path for sample in first]
 labels = [sample.label for sample in first]
-classes = pictures(sizes[names[0]]).classes
+classes = pictures[sizes[names[0]]].classes
 has_labels = None not in labels
-has_masks = all(len(sample.masks) for sample in first)
+has_masks = any(len(sample.masks) for sample in first)
 if not has_masks:
     display(Markdown(f"`{dataset}` has no masks: what is measured against them is left out below."))
 
@@ -276,10 +276,10 @@ save_figure(figure, gallery[gallery.image < 2], output, "fig-attention-grid")
 # ## Every head
 #
 # {numref}`fig-attention-heads` shows all heads on the first picture of each class (without classes, on
-# the first pictures), at most twelve, on the true grid. To the eye, CRATE's heads differ more in how much
-# they give to the rest of the picture than in what stands out. On some pictures, heads of the ViT turn
-# the picture round and look at the background with the animal left out, but it is not always the same
-# head that does.
+# the first pictures), at most twelve, on the true grid. To the eye, with the default models, the CRATE's
+# heads differ more in how much they give to the rest of the picture than in what stands out. On some
+# pictures, heads of the ViT turn the picture round and look at the background with the animal left out,
+# but it is not always the same head that does.
 
 # %% tags=["hide-input"]
 new_class = [index for index, label in enumerate(labels) if label not in labels[:index]]
@@ -327,6 +327,11 @@ def objects(samples):
     return torch.stack([sample.masks.any(0, keepdim=True) for sample in samples])
 
 
+def share_on(maps, covered):
+    """Share of each map on the objects, (b,h); NaN where a picture has none."""
+    return attention_share(maps, covered)[..., 0].where(covered.any((2, 3)), torch.nan)
+
+
 def tidy(values, **columns):
     """A row for each picture, layer and head of (b,l,h)."""
     image, at, head = np.indices(values.shape).reshape(3, -1)
@@ -346,8 +351,7 @@ for name, network in networks.items():
         values = {WIDTH: effective_patches(every) / n_patches, SELF: rows[..., 0]}
         if has_masks:
             covered = objects(samples[size])
-            share = attention_share(every.flatten(1, 2), covered)[..., 0]
-            values[SHARE] = share.unflatten(1, every.shape[1:3])
+            values[SHARE] = share_on(every.flatten(1, 2), covered).unflatten(1, every.shape[1:3])
             inside = patch_ceiling(covered, network.config.patch_size)[:, None]
             within = effective_patches((every * inside).clamp(min=1e-20))
             values[EVEN] = (within / inside.sum((-2, -1))).where(inside.any(-1).any(-1), torch.nan)
@@ -363,8 +367,10 @@ tokens = {seen[name]["row"].shape[-1] for name in names}
 levels = {SELF: {"even": 1 / tokens.pop()}} if len(tokens) == 1 else {}
 if has_masks:
     covered, grid = objects(first), maps[names[0]].shape[-2:]
-    blob = attention_share(centre_attention(*grid).expand(len(first), 1, *grid), covered)
-    levels[SHARE] = {"centre prior": float(blob.mean()), "even": float(covered.float().mean())}
+    blob = share_on(centre_attention(*grid).expand(len(first), 1, *grid), covered)[:, 0]
+    pixels_covered = covered.float().mean((1, 2, 3))
+    even = float(pixels_covered[pixels_covered > 0].mean())
+    levels[SHARE] = {"centre prior": float(blob.nanmean()), "even": even}
 
 # %% mystnb={"figure": {"caption": "Numbers of the maps by layer. Thick: mean over heads, with 95 % intervals over pictures; thin: each head; dashed: the same networks before training. Dotted: maps that know nothing of the picture.", "name": "fig-attention-numbers"}, "image": {"alt": "Line plots against the layer: width of the maps, attention on objects, evenness on objects, attention of CLS on itself."}} tags=["hide-input"]
 figure, panels = plt.subplots(
@@ -401,24 +407,23 @@ for name in names:
 table(pd.DataFrame(rows).set_index("model"))
 
 # %% [markdown]
-# {numref}`fig-attention-species` asks for which animals this holds. CRATE's attention seems to follow the
-# coat: it is strongest on brown and orange animals, weaker on those with black and white in them, and
-# weakest on {glue:text}`worst_species`, where the maps are flat. Still the network names
-# {glue:text}`worst_species_named` of them right: not to attend to an animal is not the same as not to see
-# it. The ViT's averages differ less from species to species.
+# {numref}`fig-attention-species` asks for which animals this holds. With the default models, the CRATE's
+# attention seems to follow the coat: it is strongest on brown and orange animals, weaker on those with
+# black and white in them, and the ViT's averages differ less from species to species. {glue:text}`main`
+# gives least to {glue:text}`worst_species`, and names {glue:text}`worst_species_named` of them right: not
+# to attend to an animal is not the same as not to see it.
 
 # %% tags=["hide-input"]
 by_class = pd.DataFrame()
 if has_masks and has_labels:
     own = by_picture[(by_picture.quantity == SHARE) & (by_picture.weights == "trained")]
-    own = own[own.layer == own.model.map(layers)]
+    own = own[own.layer == own.model.map(layers)].dropna(subset="value")
     own = own.assign(group=own.image.map(lambda index: classes[labels[index]]), label=own.model)
     own = own[own.groupby(["model", "group"]).image.transform("count") > 1]
     by_class = intervals(own, ["group", "label"])
     order = by_class[by_class.label == names[0]].sort_values("mean").group
     by_class = by_class.set_index("group").loc[order].reset_index()
-    pixels = covered.float().mean((1, 2, 3)).numpy()
-    own_pixels = own.assign(pixels=pixels[own.image]).groupby("group").pixels.mean()
+    own_pixels = own.assign(pixels=pixels_covered.numpy()[own.image]).groupby("group").pixels.mean()
 
 # %% mystnb={"figure": {"caption": "Attention on the animal at the paper's layer, averaged over heads, by species, with 95 % intervals over pictures. Grey: the share of the pixels.", "name": "fig-attention-species"}, "image": {"alt": "Dots with intervals for each species and model."}} tags=["hide-input"]
 if len(by_class):
@@ -433,19 +438,25 @@ if len(by_class):
 # `[CLS]` is one token among others, and each patch has a row of the attention matrix, too.
 # {numref}`fig-attention-queries` asks from two patches of each picture: the one that lies deepest inside
 # the objects (red) and the one deepest outside of them (blue), by the distance to the outline. (Without
-# masks: the patches that `[CLS]` attends to most and least.) In CRATE, where likeness is all there is,
-# the two answers are figure and ground.
+# masks: the patches that `[CLS]` attends to most and least.) In the default CRATE, where likeness is all
+# there is, the two answers are figure and ground.
 
 # %% tags=["hide-input"]
 n_scaled = min(n_scaled, len(first))
+asking = list(range(n_scaled))
+if has_masks:  # the first pictures with something inside of the objects and something outside
+    covers = [objects(some).mean((1, 2, 3), dtype=torch.float) for some in samples.values()]
+    has_both = torch.stack([(cover > 0) & (cover < 1) for cover in covers]).all(0)
+    asking = has_both.nonzero()[:n_scaled, 0].tolist()
 positions, asked = {}, {}
 for name, network in networks.items():
-    some, grid = samples[sizes[name]][:n_scaled], tuple(maps[name].shape[-2:])
+    some = [samples[sizes[name]][index] for index in asking]
+    grid = tuple(maps[name].shape[-2:])
     if has_masks:
         covered = objects(some)[:, 0]
         places = [deepest_patch(covered, grid), deepest_patch(~covered, grid)]
     else:
-        flat = average[name][:n_scaled].flatten(1)
+        flat = average[name][asking].flatten(1)
         ends = (flat.argmax(1), flat.argmin(1))
         places = [torch.stack([end // grid[1], end % grid[1]], 1) for end in ends]
     positions[name] = torch.stack(places, 1)
@@ -455,14 +466,14 @@ for name, network in networks.items():
 # %% tags=["hide-input"]
 RED, BLUE = (0.94, 0.2, 0.15), (0.15, 0.55, 0.95)
 tiles, frames = [], []
-for index in range(min(5, n_scaled)):
+for turn, index in enumerate(asking[:5]):
     marked, line = images[index], []
-    for colour, place in zip((RED, BLUE), positions[names[0]][index].tolist(), strict=True):
+    for colour, place in zip((RED, BLUE), positions[names[0]][turn].tolist(), strict=True):
         marked = frame_patch(marked, place, tuple(maps[names[0]].shape[-2:]), colour)
     for name in names:
-        answers = (average[name][index], *asked[name][index].mean(0))
+        answers = (average[name][index], *asked[name][turn].mean(0))
         line += [smooth_heat(answer.numpy(), tile) for answer in answers]
-        at = ("", *(tuple(place) for place in positions[name][index].tolist()))
+        at = ("", *(tuple(place) for place in positions[name][turn].tolist()))
         for query, place, answer in zip(("[CLS]", "red", "blue"), at, answers, strict=True):
             about = {"model": name, "layer": layers[name], "path": paths[index]}
             frame = map_frame(answer[None, None], query=query, asked_from=str(place), **about)
@@ -478,7 +489,7 @@ sheet(tiles, columns, ax=ax)
 save_figure(figure, pd.concat(frames), output, "fig-attention-queries")
 
 # %% [markdown]
-# {numref}`fig-attention-query-share` puts numbers to it on {glue:text}`n_scaled` pictures. What a patch
+# {numref}`fig-attention-query-share` puts numbers to it on {glue:text}`n_asked` pictures. What a patch
 # gives to itself is left out here. Near patches resemble each other, so a mere blob about the patch that
 # asks, as wide as the centre prior, is the level to beat.
 
@@ -495,9 +506,9 @@ def blob_about(place, grid):
 
 query_share = pd.DataFrame()
 if has_masks:
-    picture, answers = torch.arange(n_scaled), {}
+    picture, answers = torch.arange(len(asking)), {}
     for name in names:
-        answers[name, "[CLS]"] = maps[name][:n_scaled]
+        answers[name, "[CLS]"] = maps[name][asking]
         for number, query in enumerate(("inside", "outside")):
             answers[name, query] = asked[name][:, :, number]
     for number, query in enumerate(("inside", "outside")):
@@ -511,12 +522,12 @@ if has_masks:
             down, across = at[:, 0 if query == "inside" else 1].unbind(-1)
             answer = answer.clone()
             answer[picture, :, down, across] = 0
-        some = samples[sizes.get(name, sizes[names[0]])][:n_scaled]
-        share = attention_share(answer, objects(some))[..., 0].mean(1)
+        some = samples[sizes.get(name, sizes[names[0]])]
+        share = share_on(answer, objects([some[index] for index in asking])).mean(1)
         label = f"{short.get(name, 'blob about')}{',' * (name in short)} {ASKS[query]}"
         rows.append((name, query, label, *mean_interval(share)))
     query_share = pd.DataFrame(rows, columns=["model", "query", "label", "mean", "low", "high"])
-    even = float(objects(first[:n_scaled]).float().mean())
+    even = float(pixels_covered[asking].mean())
 
 # %% mystnb={"figure": {"caption": "Attention on the animal by who asks, averaged over heads, with 95 % intervals over pictures. Grey: a blob about the patch that asks. Dotted: an even map.", "name": "fig-attention-query-share"}, "image": {"alt": "Dots with intervals: attention on the animal from CLS, from a patch of the animal and from one away from it, for each model and for a blob."}} tags=["hide-input"]
 if len(query_share):
@@ -542,8 +553,9 @@ for name, network in networks.items():
     for factor in factors:
         size = patch * max(1, round(factor * sizes[name] / patch))
         if size not in sampled:
-            larger = pictures(size)
-            sampled[size] = [larger[index] for index in range(n_scaled)]
+            pictures[size] = load_dataset(dataset, "val", size, n_images, seed)
+            drawn = islice(batches(pictures[size], 1), n_scaled)
+            sampled[size] = [sample for _, (sample,) in drawn]
         some = sampled[size]
         if factor == 1:
             own, logits = original, seen[name]["logits"][:n_scaled, -1]
@@ -559,11 +571,9 @@ for name, network in networks.items():
         if has_labels and network.config.num_classes == len(classes):
             scores["accuracy"] = (logits.argmax(1) == torch.tensor(labels[:n_scaled])).float()
         if has_masks:
-            found = Truth(some, range(len(some)), tuple(own.shape[-2:])).compare(
-                attention_mask(own, keep)
-            )
-            best = found[~found["mask"].isin(PARTS)].groupby(["image", "mask"]).iou.max()
-            scores["IoU of the best head"] = best.groupby("image").mean()
+            truth = Truth(some, range(n_scaled), tuple(own.shape[-2:]))
+            best = truth.best_head_iou(attention_mask(own, keep), PARTS).set_index("image").iou
+            scores["IoU of the best head"] = best.reindex(range(n_scaled))
         for quantity, score in scores.items():
             values.append(
                 pd.DataFrame({"image": range(n_scaled), "value": np.asarray(score)}).assign(
@@ -638,7 +648,7 @@ def interval(frame, **where):
 
 
 glue("n_measured", len(first), display=False)
-glue("n_scaled", n_scaled, display=False)
+glue("n_asked", len(asking), display=False)
 glue("grid", " × ".join(map(str, maps[names[0]].shape[-2:])), display=False)
 glue("largest", largest, display=False)
 after = by_layer[by_layer.weights == "trained"]
@@ -686,3 +696,19 @@ if len(by_class):
 # - Patches that answer alike wherever they lie, or no better than a blob about them
 #   ({numref}`fig-attention-query-share`).
 # - Maps that change altogether with the size of the picture ({numref}`fig-attention-scale-numbers`).
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+columns = ["model", "quantity", "mean", "low", "high"]
+here = after[after.layer == after.model.map(layers)]
+larger = by_scale[by_scale.factor == largest]
+larger = larger.assign(quantity="largest pictures: " + larger.quantity)
+results = pd.concat([here, larger])[columns].values.tolist()
+if has_masks:
+    results.append(("centre prior", SHARE, *mean_interval(blob)))
+    asked_by = query_share.assign(quantity=f"{SHARE}, asked from " + query_share["query"])
+    results += asked_by[columns].values.tolist()
+save_results(results, output, "04-attention")
+show_provenance("04-attention", parameters, models, pictures.values())

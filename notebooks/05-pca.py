@@ -21,8 +21,8 @@
 # component tells the object from its background, and the next ones follow its parts, the same part
 # in the same colour from picture to picture, better than in a ViT trained the same way.
 #
-# **What we find.** The animal, with a reservation; its parts, no. On {glue:text}`n_measured` pictures
-# the first component of {glue:text}`main`, at layer {glue:text}`main_layer` of
+# **What we find.** With the default models: the animal, with a reservation; its parts, no. On
+# {glue:text}`n_measured` pictures the first component of {glue:text}`main`, at layer {glue:text}`main_layer` of
 # {glue:text}`main_depth`, ranks patches of the animal above those of the background with an area
 # under the ROC curve (AUC) of {glue:text}`main_auc`; {glue:text}`other`, at layer
 # {glue:text}`other_layer`, reaches {glue:text}`other_auc`. Chance is 0.5; brackets are 95 % intervals
@@ -31,18 +31,18 @@
 # {glue:text}`main_untrained_auc` and {glue:text}`other_untrained_auc`. At its best, layer
 # {glue:text}`main_best_layer`, {glue:text}`main` reaches {glue:text}`main_best_auc`, and
 # {glue:text}`other`, layer {glue:text}`other_best_layer`, {glue:text}`other_best_auc`. The
-# reservation: the difference between the two at the paper's layers, {glue:text}`difference` over
-# pictures, hangs on the species, and over species its interval is {glue:text}`difference_classes`;
-# {glue:text}`main` does best on the {glue:text}`best_class` and worst on the
-# {glue:text}`worst_class`.
+# difference between the two at the paper's layers is {glue:text}`difference` over pictures, and
+# {glue:text}`difference_classes` over species. Where the second interval is the wider one by far, the
+# difference hangs on the species, and that is the reservation: {glue:text}`main` does best on the
+# {glue:text}`best_class` and worst on the {glue:text}`worst_class`.
 #
 # The part that a patch shows can be told from its three colours with a balanced accuracy of
 # {glue:text}`main_colours` in {glue:text}`main` and {glue:text}`other_colours` in
 # {glue:text}`other`. All the features of the layer give {glue:text}`main_all` and
 # {glue:text}`other_all`; where the patch lies in the picture, and nothing else, gives
 # {glue:text}`place`, and naming the commonest part {glue:text}`commonest`. Clusters of features agree
-# with the parts less (adjusted Rand index {glue:text}`main_rand` and {glue:text}`other_rand`) than
-# clusters of places ({glue:text}`place_rand`).
+# with the parts by an adjusted Rand index of {glue:text}`main_rand` and {glue:text}`other_rand`,
+# clusters of places by {glue:text}`place_rand`.
 #
 # **How our setting differs.** The networks are small and so are the pictures: an animal covers about
 # {glue:text}`n_patches:.0f` patches, of which {glue:text}`mixed:.0%` hold more than one part or some
@@ -61,7 +61,7 @@ output = "output"
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(
+parameters = check_parameters(
     globals(),
     models=list[str],
     dataset=str,
@@ -82,13 +82,13 @@ from myst_nb import glue
 from torch.nn.functional import layer_norm, pixel_unshuffle
 
 from crate_analysis import load_dataset
-from crate_analysis.datasets import stack_images
+from crate_analysis.datasets import read_samples, stack_images
 from crate_analysis.datasets.creatures import PARTS
 from crate_analysis.measures import mean_interval
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
 from crate_analysis.models.unrolled import merge_heads
-from crate_analysis.notebook import save_figure, table
+from crate_analysis.notebook import save_figure, save_results, show_provenance, table
 from crate_analysis.plotting import (
     group_dots,
     interval_curves,
@@ -118,13 +118,15 @@ main, other = names[0], names[-1]
 colours = model_colours(names)
 pale = {f"{name}, untrained": tuple(0.45 + 0.55 * np.array(colours[name])) for name in names}
 shown_layer = {name: papers_layer(network) for name, network in networks.items()}
+data = []
 
 
 def read(split, limit):
     """The pictures of a split at each model's size, decoded once a size, and their classes."""
     sizes = {name: network.config.image_size for name, network in networks.items()}
     sets = {size: load_dataset(dataset, split, size, limit, seed) for size in sizes.values()}
-    decoded = {size: list(pictures) for size, pictures in sets.items()}
+    decoded = {size: read_samples(pictures) for size, pictures in sets.items()}
+    data.extend(sets.values())
     return {name: decoded[size] for name, size in sizes.items()}, sets[sizes[main]].classes
 
 
@@ -294,8 +296,9 @@ save_figure(figure, by_layer, output, "fig-pca-layers")
 #
 # The untrained networks differ for a plain reason. A CRATE's first step normalises the pixels of each
 # patch, so that its brightness and contrast are gone before the first layer; a ViT's embedding keeps
-# them. So an untrained network is not far from its kind of pixels. Training takes CRATE far above
-# them from the second layer on, and the ViT, from the second layer on, below where it began.
+# them. So an untrained network is not far from its kind of pixels. With the default models, training
+# takes the CRATE far above them from the second layer on, and the ViT, from the second layer on, below
+# where it began.
 
 # %% tags=["hide-input"]
 if has_masks:
@@ -320,8 +323,8 @@ if has_masks:
 # %% [markdown]
 # Pictures of a class share one PCA, so they rise and fall together, and intervals over pictures say
 # nothing of another class. {numref}`fig-pca-classes` takes the classes one by one, at the paper's
-# layers. CRATE leads by most on animals with a marked coat, and loses the dark, plain one; the ViT
-# rather goes along with the raw pixels.
+# layers. With the default models, the CRATE leads by most on animals with a marked coat, and loses the
+# dark, plain one; the ViT rather goes along with the raw pixels.
 
 # %% tags=["hide-input"]
 if has_masks:
@@ -363,7 +366,7 @@ if has_masks:
                 pixels = pca_scores(pixels[places], grids[base], 1).flatten()
                 alike[what].append(abs(np.corrcoef(scores, pixels)[0, 1]))
         overlap = (found & animal[base]).sum(1) / (found | animal[base]).sum(1)
-        overlap = overlap[measured]
+        overlap = overlap.where(animal[base].any(1), torch.nan)[measured]
         own = auc[(auc.model == name) & (auc.weights == weights) & (auc.layer == layer)]
         by_group = own.groupby(["class", "component"]).value.mean().unstack()
         best = np.maximum(by_group, 1 - by_group).max(axis=1)
@@ -531,16 +534,17 @@ if has_parts:
     save_figure(figure, parts, output, "fig-pca-parts")
 
 # %% [markdown]
-# In the first layers a probe of CRATE's features tells the parts a little better than the place does;
-# deeper it does not, and gets no further than before training. The ViT's features say about as much
-# as the place at every layer. In clusters, CRATE's training shows, and it is ahead of the pixels and
-# mostly of the ViT, but all are far from what two numbers, row and column, achieve.
+# With the default models: in the first layers a probe of the CRATE's features tells the parts a little
+# better than the place does; deeper it does not, and gets no further than before training. The ViT's
+# features say about as much as the place at every layer. In clusters, the CRATE's training shows, and
+# it is ahead of the pixels and mostly of the ViT, but all are far from what two numbers, row and
+# column, achieve.
 #
 # At the paper's layers, {numref}`fig-pca-inputs` compares what the probe is given. *Three colours*
 # are the first three components of the animal's patches, as {numref}`fig-pca-joint` shows them.
 # *Features and place* gets both: what it gains over the place alone, the features know of the patch's
-# content; what it gains over *pixels and place*, the network has made of them. There is some of the
-# first and none of the second, in either network.
+# content; what it gains over *pixels and place*, the network has made of them. With the default models
+# there is some of the first and none of the second.
 
 # %% tags=["hide-input"]
 if has_parts:
@@ -550,9 +554,12 @@ if has_parts:
             for what in ("three colours", "features", "features and place"):
                 if (label, what) in told:
                     value = balanced_accuracy(told[label, what], truth[name])
-                    rows.append({"label": f"{label}: {what}", "model": name, "value": value})
-    rows += [{"label": label, "model": label, "value": value} for label, value in beside.items()]
-    scores = intervals(pd.concat(map(pd.DataFrame, rows)), "label", "model")
+                    given = f": {what}" if label == name else f", untrained: {what}"
+                    row = {"label": f"{label}: {what}", "model": name, "given": given}
+                    rows.append(row | {"value": value})
+    for label, value in beside.items():
+        rows.append({"label": label, "model": label, "given": "", "value": value})
+    scores = intervals(pd.concat(map(pd.DataFrame, rows)), "label", "model", "given")
 
 # %% mystnb={"figure": {"caption": "Balanced accuracy of a linear probe for the parts at the paper's layers, by what it is given of each patch; means over pictures with 95 % bootstrap intervals. Grey: no network.", "name": "fig-pca-inputs"}, "image": {"alt": "Dot plot of the balanced accuracy of linear probes with intervals, for several inputs of each model and for pixels and place."}} tags=["hide-input"]
 if has_parts:
@@ -601,10 +608,11 @@ if has_parts:
 
 # %% [markdown]
 # With half of the training pictures the probe on all features scores {glue:text}`main_half` and
-# {glue:text}`other_half`, and that on the place {glue:text}`place_half`: more pictures would raise
-# all of these scores, and the figures compare probes of equal means, not what could be known at best.
+# {glue:text}`other_half`, and that on the place {glue:text}`place_half`. Where this is less than
+# above, more pictures would raise these scores further: the figures compare probes of equal means, not
+# what could be known at best.
 #
-# Two things may stand behind the miss. The patches are coarse for legs, ears and tails. And a network
+# Two things may stand behind a miss. The patches are coarse for legs, ears and tails. And a network
 # that is asked for the species only needs the coat and the outline; nothing asks it to give the head
 # of a zebra and its leg, which carry the same stripes, different features.
 #
@@ -612,7 +620,27 @@ if has_parts:
 #
 # - A first component no better than the middle of the picture, or than that of raw pixels: then
 #   removing the background would not be the network's doing. {numref}`fig-pca-auc` tests it.
-# - A ViT that does as well, class by class ({numref}`fig-pca-classes`): for some classes it does.
+# - A ViT that does as well, class by class ({numref}`fig-pca-classes`): for some classes the default
+#   one does.
 # - Features, or three colours of them, that tell the parts no better than the place does, or than the
 #   same network does before training. {numref}`fig-pca-parts` and {numref}`fig-pca-inputs` test it,
-#   and here, for the layer that the paper shows, the claim fails.
+#   and with the default models, for the layer that the paper shows, the claim fails.
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+results, columns = [], ["model", "quantity", "mean", "low", "high"]
+label_of = {"trained": "", "untrained": ", untrained", "none": ""}
+if has_masks:
+    same = first[(first.weights == "none") | (first.layer == first.model.map(shown_layer))]
+    same = same.assign(quantity="AUC of component 1" + same.weights.map(label_of))
+    results += intervals(same, "model", "quantity").values.tolist()
+if has_parts:
+    probed = scores.assign(quantity="parts, balanced accuracy of a probe" + scores.given)
+    results += probed[columns].values.tolist()
+    same = parts[(parts.measure == "clusters") & (parts.layer == parts.model.map(shown_layer))]
+    same = same.assign(quantity="parts, adjusted Rand index of clusters")
+    results += intervals(same, "model", "quantity").values.tolist()
+save_results(results, output, "05-pca")
+show_provenance("05-pca", parameters, models, data)
