@@ -150,13 +150,16 @@ def step_axis(steps: Sequence[int], ax: Axes | None = None) -> Axes:
 def heat(attention: NDArray[np.floating], size: tuple[int, int]) -> Picture:
     """A map as colours, from 0 (dark) to its own maximum (bright), each patch a block of pixels."""
     scaled = attention / max(float(attention.max()), 1e-30)
-    rows, columns = (np.arange(n) * m // n for n, m in zip(size, attention.shape, strict=True))
     colours = mpl.colormaps[HEAT_MAP](scaled)[..., :3]
-    return (255 * colours[rows[:, None], columns]).astype(np.uint8)
+    return (255 * _blocks(colours, size)).astype(np.uint8)
 
 
 def overlay(picture: Picture, mask: NDArray[np.bool_], colour: Colour = MASK_COLOUR) -> Picture:
-    """A picture whose masked pixels are tinted and whose other pixels are greyed."""
+    """A picture whose masked pixels are tinted and whose other pixels are greyed.
+
+    A mask of patches, (gh, gw), is as good as one of pixels.
+    """
+    mask = _blocks(mask, picture.shape[:2])
     grey = np.repeat(picture.mean(-1, keepdims=True), 3, -1) * 0.6 + 90
     tinted = 0.55 * picture + 0.45 * 255 * np.array(colour)
     return np.where(mask[..., None], tinted, grey).clip(0, 255).astype(np.uint8)
@@ -373,8 +376,7 @@ def outlines(
 
 def rgb_tile(colours: NDArray[np.floating], size: tuple[int, int]) -> Picture:
     """Colours of patches in [0, 1], (gh, gw, 3), as a picture in blocks of pixels; NaN is white."""
-    rows, columns = (np.arange(n) * m // n for n, m in zip(size, colours.shape[:2], strict=True))
-    return (255 * np.nan_to_num(colours, nan=1.0)[rows[:, None], columns]).astype(np.uint8)
+    return (255 * np.nan_to_num(_blocks(colours, size), nan=1.0)).astype(np.uint8)
 
 
 def smooth_heat(attention: NDArray[np.floating], size: tuple[int, int]) -> Picture:
@@ -398,6 +400,12 @@ def frame_patch(
     inside = slice(top + line, top + height - line), slice(left + line, left + width - line)
     framed[inside] = picture[inside]
     return framed
+
+
+def _blocks(values: NDArray, size: Sequence[int]) -> NDArray:
+    """Values of patches, (gh, gw, ...), at each of `size` pixels."""
+    rows, columns = (np.arange(n) * m // n for n, m in zip(size, values.shape[:2], strict=True))
+    return values[rows[:, None], columns]
 
 
 def _legend_above(ax: Axes, headings: Sequence[str | None]) -> Axes:

@@ -91,6 +91,13 @@ def test_overlay_tints_the_mask_only():
     assert np.ptp(tinted[1, 1]) == 0
 
 
+def test_a_mask_of_patches_is_one_of_their_pixels():
+    picture = np.random.default_rng(0).integers(0, 256, (4, 6, 3), dtype=np.uint8)
+    patches = np.array([[True, False, False], [False, True, False]])
+    pixels = patches.repeat(2, 0).repeat(2, 1)
+    assert np.array_equal(overlay(picture, patches), overlay(picture, pixels))
+
+
 def test_a_sheet_holds_every_tile_in_its_place(ax):
     tiles = [[np.full((3, 4, 3), 10 * (3 * row + column), np.uint8) for column in range(3)]
              for row in range(2)]  # fmt: skip
