@@ -42,14 +42,25 @@
 # %% tags=["parameters"]
 models = ["crate-creatures", "vit-creatures"]
 dataset = "creatures"
+image_size = None  # pixels a side; None for what each model was trained at
 n_images = 256
+device = "cpu"
 seed = 0
 output = "output"
 
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(globals(), models=list[str], dataset=str, n_images=int, seed=int, output=str)
+parameters = check_parameters(
+    globals(),
+    models=list[str],
+    dataset=str,
+    image_size=int | None,
+    n_images=int,
+    device=str,
+    seed=int,
+    output=str,
+)
 
 # %% tags=["hide-input"]
 import matplotlib.pyplot as plt
@@ -61,7 +72,7 @@ from crate_analysis import load_dataset
 from crate_analysis.measures import MEASURES, mean_interval, measure_layers
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
-from crate_analysis.notebook import save_figure, table
+from crate_analysis.notebook import save_figure, save_results, show_provenance, table
 from crate_analysis.plotting import layer_curves, model_colours, reference_line
 
 # %% [markdown]
@@ -82,21 +93,24 @@ from crate_analysis.plotting import layer_curves, model_colours, reference_line
 # A ViT has no subspaces of this kind; its keys stand in for them.
 
 # %% tags=["hide-input"]
-frames, measured_models = [], {}
-for name, trained in load_models(models).items():
+frames, measured_models, measured_pictures = [], {}, []
+how = {"progress": False}
+for name, trained in load_models(models, device).items():
     torch.manual_seed(seed)
-    initial = from_config(trained.config).eval()
+    initial = from_config(trained.config).eval().to(device)
     initial.name = name
     for split in ("train", "val"):
+        size = image_size or trained.config.image_size
         try:
-            pictures = load_dataset(dataset, split, trained.config.image_size, n_images, seed)
+            pictures = load_dataset(dataset, split, size, n_images, seed)
         except FileNotFoundError as error:
             print(f"left out, {dataset} has no split {split}: {error}")
             continue
         for weights, model in (("trained", trained), ("initial", initial)):
-            frame = measure_layers(model, pictures, progress=False)
+            frame = measure_layers(model, pictures, **how)
             frames.append(frame.assign(weights=weights, split=split))
         measured_models[name] = trained, pictures
+        measured_pictures.append(pictures)
 measured = pd.concat(frames, ignore_index=True)
 keys = ["model", "weights", "split", "image", "layer"]
 values = measured.pivot_table(index=keys, columns="measure", values="value").reset_index()
@@ -109,35 +123,27 @@ by_weights = {"style": "weights", "styles": ["trained", "initial"]}
 by_split = {"style": "split", "styles": ["val", "train"]}
 
 # %% tags=["hide-input"]
-depth = val.layer.max()
-
-
-def at_depth(frame, measure, layer):
-    return frame[frame.layer == layer].set_index(["model", "weights", "image"])[measure]
-
-
-change, reduction_change = (
-    at_depth(val, measure, depth) - at_depth(val, measure, 0)
-    for measure in ("coding_rate", "rate_reduction")
-)
-rows = []
-for name in names:
-    for weights in ("trained", "initial"):
-        here = val[(val.model == name) & (val.weights == weights)]
-        rows.append(
-            {
-                "model": name,
-                "weights": weights,
-                "Rᶜ, layer 1": mean_interval(here[here.layer == 0].coding_rate),
-                "Rᶜ, last": mean_interval(here[here.layer == depth].coding_rate),
-                "change of Rᶜ": mean_interval(change[name, weights]),
-                "pictures with a fall": (change[name, weights] < 0).mean(),
-                "change of R − Rᶜ": mean_interval(reduction_change[name, weights]),
-                "steps with a fall": (here.attention_step < 0).mean(),
-                "non-zero, layer 1": mean_interval(here[here.layer == 0].nonzero_fraction),
-                "non-zero, last": mean_interval(here[here.layer == depth].nonzero_fraction),
-            }
-        )
+picture = ["model", "weights", "split", "image"]
+first = val[val.layer == 0].set_index(picture)
+last = val[val.layer == val.groupby("model").layer.transform("max")].set_index(picture)
+falls = val.assign(fall=val.attention_step < 0).groupby(picture).fall.mean()
+change = last - first
+quantities = {
+    "Rᶜ, layer 1": first.coding_rate,
+    "Rᶜ, last": last.coding_rate,
+    "change of Rᶜ": change.coding_rate,
+    "pictures with a fall": change.coding_rate < 0,
+    "change of R − Rᶜ": change.rate_reduction,
+    "steps with a fall": falls,
+    "non-zero, layer 1": first.nonzero_fraction,
+    "non-zero, last": last.nonzero_fraction,
+}
+rows = [
+    {"model": name, "weights": weights}
+    | {key: mean_interval(found.loc[name, weights]) for key, found in quantities.items()}
+    for name in names
+    for weights in ("trained", "initial")
+]
 summary = pd.DataFrame(rows).set_index(["model", "weights"])
 main, other = summary.loc[names[0]], summary.loc[names[-1]]
 for key, value in {
@@ -156,9 +162,19 @@ for key, value in {
     "main_initial_reduction": main["change of R − Rᶜ"]["initial"],
 }.items():
     glue(key, str(value), display=False)
-glue("main_fall_share", float(main["pictures with a fall"]["trained"]), display=False)
-glue("main_step_share", float(main["steps with a fall"]["trained"]), display=False)
+glue("main_fall_share", main["pictures with a fall"]["trained"].mean, display=False)
+glue("main_step_share", main["steps with a fall"]["trained"].mean, display=False)
 glue("n_images", len(val.image.unique()), display=False)
+ending = {"trained": "", "initial": ", untrained"}
+save_results(
+    (
+        (name, quantity + ending[weights], *interval)
+        for (name, weights), row in summary.iterrows()
+        for quantity, interval in row.items()
+    ),
+    output,
+    "01-compression",
+)
 
 # %% [markdown]
 # ## Compression
@@ -235,11 +251,11 @@ for name, (trained, pictures) in measured_models.items():
         continue
     torch.manual_seed(seed)
     for weights, model in (("trained", trained), ("initial", from_config(trained.config))):
-        without = from_config(trained.config.override(step_size=0.0)).eval()
+        without = from_config(trained.config.override(step_size=0.0)).eval().to(device)
         without.load_state_dict(model.state_dict())
         without.name = name
         share = {"nonzero_fraction": MEASURES["nonzero_fraction"]}
-        frame = measure_layers(without, pictures, share, progress=False)
+        frame = measure_layers(without, pictures, share, **how)
         frames.append(frame.assign(setting=f"{weights}, η = 0"))
         with_step = val[(val.model == name) & (val.weights == weights)]
         with_step = with_step.rename(columns={"nonzero_fraction": "value"})
@@ -293,8 +309,11 @@ save_figure(figure, finished[[*keys, "coding_rate", "nonzero_fraction"]], output
 # attention steps that lower the rate in their own subspaces.
 
 # %% tags=["hide-input"]
-shares = {"pictures with a fall": "{:.0%}".format, "steps with a fall": "{:.0%}".format}
-shown = summary.assign(**{column: summary[column].map(text) for column, text in shares.items()})
+percent = {
+    column: summary[column].map(lambda share: f"{share.mean:.0%}")
+    for column in ("pictures with a fall", "steps with a fall")
+}
+shown = summary.assign(**percent)
 table(shown.T.rename_axis("").pipe(lambda t: t.set_axis(t.columns.map(", ".join), axis=1)))
 
 # %% [markdown]
@@ -315,3 +334,9 @@ table(shown.T.rename_axis("").pipe(lambda t: t.set_axis(t.columns.map(", ".join)
 #
 # {numref}`fig-rate`, {numref}`fig-step`, {numref}`fig-sparsity` and {numref}`fig-splits` are these
 # four tests, in this order; {numref}`fig-zeros` looks into the third.
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+show_provenance("01-compression", parameters, models, measured_pictures)
