@@ -46,7 +46,7 @@ output = "output"
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(
+parameters = check_parameters(
     globals(), models=list[str], dataset=str, n_images=int, keep=float, seed=int, output=str
 )
 
@@ -59,11 +59,12 @@ from IPython.display import Markdown, display
 from myst_nb import glue
 
 from crate_analysis import load_dataset
+from crate_analysis.datasets import read_samples
 from crate_analysis.datasets.creatures import PARTS
 from crate_analysis.measures import MeanInterval, coding_rate, mean_interval, nonzero_fraction
 from crate_analysis.models import load_models, load_snapshots
 from crate_analysis.models.unrolled import merge_heads
-from crate_analysis.notebook import save_figure
+from crate_analysis.notebook import save_figure, save_results, show_provenance
 from crate_analysis.plotting import (
     heat,
     interval_curves,
@@ -80,8 +81,8 @@ networks = load_models(models)
 names = list(networks)
 colours = model_colours(names)
 pictures = {
-    name: load_dataset(dataset, "val", network.config.image_size, n_images, seed)
-    for name, network in networks.items()
+    size: load_dataset(dataset, "val", size, n_images, seed)
+    for size in dict.fromkeys(network.config.image_size for network in networks.values())
 }
 
 # %% [markdown]
@@ -108,8 +109,10 @@ def tidy(values, quantity):
 
 
 n_alike = 4
-samples = {name: list(pictures[name]) for name in names}
-has_masks = all(len(sample.masks) for name in names for sample in samples[name])
+read = {size: read_samples(some) for size, some in pictures.items()}
+samples = {name: read[network.config.image_size] for name, network in networks.items()}
+classes = next(iter(pictures.values())).classes
+has_masks = all(any(len(sample.masks) for sample in some) for some in read.values())
 steps, first_maps, first_features, frames = {}, {}, {}, []
 for given, (name, network) in zip(models, networks.items(), strict=True):
     grid = tuple(s // network.config.patch_size for s in samples[name][0].image.shape[1:])
@@ -120,14 +123,14 @@ for given, (name, network) in zip(models, networks.items(), strict=True):
     for step, snapshot in load_snapshots(given):
         steps[name].append(step)
         classify = {"logits": lambda state, model=snapshot: model.classify(state.output)}
-        found = collect(snapshot, pictures[name], readers | classify)
+        found = collect(snapshot, samples[name], readers | classify)
         attention = found["attention"].unflatten(-1, grid)
         here = papers_layer(network)
         first_maps[name, step] = attention[0, here].numpy()
         first_features[name, step] = pca_rgb(found["features"][alike, here], grid).numpy()
         parts = [tidy(found[q].numpy(), q) for q in ("coding rate", "non-zero share")]
         logits = found["logits"][:, -1]
-        if None not in labels and logits.shape[1] == len(pictures[name].classes):
+        if None not in labels and logits.shape[1] == len(classes):
             hits = (logits.argmax(1).numpy() == labels).astype(float)
             parts.append(tidy(hits[:, None], "accuracy"))
         for layer in range(attention.shape[1]) if has_masks else ():
@@ -218,7 +221,7 @@ if names:
     measured = [quantity for quantity in places if quantity in set(curves.quantity)]
     if has_masks:
         patch, heads = networks[main].config.patch_size, networks[main].config.heads
-        level = baseline_iou(pictures[main], patch, heads, keep, ("mass",), seed=seed)
+        level = baseline_iou(samples[main], patch, heads, keep, ("mass",), seed=seed)
         level = level[~level["mask"].isin(PARTS)].groupby(["model", "image", "mask"]).iou.max()
         level = level.groupby("model").mean()[["centre prior", "random maps"]]
 
@@ -333,3 +336,19 @@ if names:
 # - A ViT whose curve looks the same: then training would explain it, not the design.
 #
 # {numref}`fig-training-curves` is the test of all three.
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+results = []
+for name in names:
+    for quantity in measured:
+        mine = curves[(curves.model == name) & (curves.quantity == quantity)].set_index("step")
+        told = {"first": steps[name][0], "last": steps[name][-1]}
+        told |= {"highest": mine["mean"].idxmax()} if quantity == "IoU" else {}
+        for end, step in told.items():
+            found = mine.loc[step, ["mean", "low", "high"]]
+            results.append((name, f"{quantity}, {end} snapshot", *found))
+save_results(results, output, "09-training")
+show_provenance("09-training", parameters, models, pictures.values())
