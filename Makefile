@@ -2,6 +2,10 @@
 #
 #   make PYTHON=python3.12 book     another Python
 #   make VENV=/tmp/crate book       another place for the environment
+#   make CORES=2 book               two notebooks at a time, in place of one for each core
+#   make GRID=params/mine.yml grid  another grid of runs
+#
+# What the book and the grids are made of, and in which order, stands in workflow/Snakefile.
 
 PYTHON ?= $(shell for p in python3.11 python3; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
@@ -10,27 +14,16 @@ BIN := $(VENV)/bin
 ENV := $(VENV)/.crate-analysis
 
 NAMES := $(sort $(basename $(notdir $(wildcard notebooks/*.ipynb notebooks/*.py))))
-EXECUTED := $(NAMES:%=book/notebooks/%.ipynb)
 STATE := book/_build/state
 HTML := book/_build/html
-
-files_in = $(shell find $1 -type f -not -path '*/.*' -not -path '*/__pycache__/*' 2>/dev/null)
-LIBRARY = $(filter %.py,$(call files_in,crate_analysis)) $(call files_in,data) constraints.txt
-PAGES = $(filter-out book/_build/% book/notebooks/% book/figures/%,$(call files_in,book))
-
-# Writes the checksums of the files $1 to the target, and leaves the target alone when they are
-# the same as before: what a file contains decides what is redone, not when it was written.
-define checksums
-@mkdir -p $(@D)
-@cksum $(sort $1) > $@.new
-@if cmp -s $@.new $@; then rm $@.new; else mv $@.new $@; fi
-endef
+CORES ?= all
+GRID ?= params/grid.yml
+SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.SECONDARY:
-.PHONY: help env book test lab lint sync bench clean FORCE
+.PHONY: help env book grid test lab lint sync bench clean FORCE
 
 help:  ## this list
 	@echo 'make <target>:'
@@ -40,10 +33,16 @@ help:  ## this list
 env: $(ENV)  ## create the environment in .venv from the pinned versions
 	@echo 'The environment is up to date: $(VENV)'
 
-book: $(STATE)/book  ## run the notebooks and build the book
+book: $(ENV) $(STATE)/sync  ## run the notebooks and build the book
+	@$(SNAKEMAKE) book
 	@echo 'The book is up to date: $(HTML)/index.html'
 
-test: $(ENV) $(STATE)/book  ## run all tests, the built book in a browser included
+# The page is made of what is done, even where a run failed.
+grid: $(ENV) $(STATE)/sync  ## run a grid of notebooks, models, data sets and seeds, and sum it up
+	@$(SNAKEMAKE) cells --config grid=$(GRID); failed=$$?; \
+		$(SNAKEMAKE) summary --config grid=$(GRID) && exit $$failed
+
+test: book  ## run all tests, the built book in a browser included
 	$(BIN)/pytest
 
 lab: $(ENV) $(STATE)/sync  ## open the notebooks in JupyterLab
@@ -61,7 +60,7 @@ bench: $(ENV)  ## measure speed and memory
 	@for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the built book, the executed notebooks and their figures, keep the environment
-	rm -rf book/_build book/notebooks book/figures/*.svg output notebooks/output
+	rm -rf book/_build book/notebooks book/figures/*.svg output notebooks/output results/grid
 
 # --- environment -----------------------------------------------------------------------------
 
@@ -92,31 +91,4 @@ $(STATE)/sync: $(wildcard notebooks/*) | $(ENV)
 	@$(BIN)/jupytext -q --sync $(SIDES)
 	@touch $(NAMES:%=notebooks/%.ipynb)
 	@$(BIN)/jupytext -q --sync $(NAMES:%=notebooks/%.ipynb)
-	@touch $@
-
-$(STATE)/library: FORCE
-	$(call checksums,$(LIBRARY))
-
-# The .py holds all of a notebook but its outputs: saving after a run in JupyterLab changes nothing.
-$(STATE)/%.source: $(STATE)/sync FORCE
-	$(call checksums,notebooks/$*.py book/execute.py)
-
-book/notebooks/%.ipynb: $(STATE)/%.source $(STATE)/library | $(ENV)
-	@$(BIN)/python book/execute.py notebooks/$*.ipynb $@
-
-# --- book ------------------------------------------------------------------------------------
-
-book/figures/%.svg: book/figures/%.py | $(ENV)
-	@$(BIN)/python $< $@
-
-$(STATE)/pages: FORCE
-	$(call checksums,$(PAGES))
-
-# Built aside and moved into place when whole. Always from scratch: a second build would not
-# repeat the warnings about pages that it takes from its cache.
-$(STATE)/book: $(STATE)/pages $(EXECUTED) book/figures/layer.svg | $(ENV)
-	@rm -rf book/_build/new
-	@echo 'Building the book from $(words $(EXECUTED)) executed notebooks.'
-	@$(BIN)/jupyter-book build book --path-output book/_build/new --all -q -W -n --keep-going >/dev/null
-	@rm -rf $(HTML) && mv book/_build/new/_build/html $(HTML) && rm -rf book/_build/new
 	@touch $@

@@ -9,6 +9,7 @@ interruption at any moment leaves OUT as it was.
 
 import argparse
 import difflib
+import glob
 import logging
 import os
 import signal
@@ -58,7 +59,8 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     """
     check_names(parameters, list(papermill.inspect_notebook(notebook)))
     out.parent.mkdir(parents=True, exist_ok=True)
-    running = out.with_name(f".{out.stem}.running.ipynb")
+    remove_leftovers(out)
+    running = out.with_name(f".{out.stem}.running-{os.getpid()}.ipynb")
     # Progress bars are for people who watch; in a chapter they are noise.
     os.environ["TQDM_DISABLE"] = "1"
     logging.getLogger("papermill").setLevel(logging.ERROR)
@@ -79,6 +81,17 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
         running.replace(out)
     finally:
         running.unlink(missing_ok=True)
+
+
+def remove_leftovers(out: Path) -> None:
+    """Delete what runs to ``out`` left that were killed too hard to tidy up after themselves."""
+    for path in out.parent.glob(f".{glob.escape(out.stem)}.running-*.ipynb"):
+        try:
+            os.kill(int(path.stem.rpartition("-")[2]), 0)
+        except ProcessLookupError:
+            path.unlink(missing_ok=True)
+        except PermissionError:  # alive, and somebody else's
+            continue
 
 
 def check_names(given: dict, declared: list[str]) -> None:

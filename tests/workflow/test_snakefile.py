@@ -1,0 +1,150 @@
+"""A grid of runs by one command: killed, failed, changed, and summed up."""
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import nbformat
+import pytest
+
+pytestmark = pytest.mark.slow
+
+ROOT = Path(__file__).parents[2]
+SNAKEMAKE = Path(sys.executable).with_name("snakemake")
+PARAMETERS = "models = ['a']\ndataset = 'x'\nseed = 0\noutput = 'output'\nfactor = 1"
+BODY = """
+import os, pathlib, time
+with open("begun.log", "a") as log:
+    log.write(f"NAME {models[0]} {dataset}\\n")
+time.sleep(1.5 if os.path.exists("slow") else 0)
+if os.path.exists("broken") and "NAME" == "n3" and (models[0], dataset) == ("m2", "d2"):
+    raise RuntimeError("the cluster hiccups")
+folder = pathlib.Path(output)
+folder.mkdir(parents=True, exist_ok=True)
+value = factor * (len("NAME") + int(models[0][1]) / 10)
+text = f"model,quantity,mean,low,high\\n{models[0]},size,{value},{value - 0.01},{value + 0.01}\\n"
+(folder / "NAME-results.csv").write_text(text)
+"""
+
+
+@pytest.fixture
+def folder(tmp_path):
+    """Three notebooks that need no library, and a grid of them: 2 models x 2 data sets x 3."""
+    for name in ("n1", "n2", "n3"):
+        note = nbformat.v4.new_notebook()
+        note.metadata.kernelspec = {
+            "name": "python3", "display_name": "Python 3", "language": "python",
+        }  # fmt: skip
+        sources = (PARAMETERS, BODY.replace("NAME", name))
+        note.cells = [nbformat.v4.new_code_cell(source) for source in sources]
+        note.cells[0].metadata.tags = ["parameters"]
+        nbformat.write(note, tmp_path / f"{name}.ipynb")
+    describe(tmp_path)
+    return tmp_path
+
+
+def describe(folder, factor=1):
+    (folder / "mine.yml").write_text(
+        "models: [m1, m2]\ndatasets: [d1, d2]\nseeds: [0]\n"
+        f"notebooks: {{n1.ipynb: {{factor: {factor}}}, n2.ipynb: , n3.ipynb: }}\n"
+    )
+
+
+def command(folder, target):
+    where = ["-s", ROOT / "workflow" / "Snakefile", "--directory", folder, "--cores", "2"]
+    return [SNAKEMAKE, *where, target, "--config", "grid=mine.yml"]
+
+
+def run(folder, target="cells"):
+    return subprocess.run(command(folder, target), capture_output=True, text=True, timeout=600)
+
+
+def finished(folder):
+    """When each finished run was written."""
+    return {path: path.stat().st_mtime_ns for path in folder.glob("results/mine/*/*/*/*/run.ipynb")}
+
+
+def begun(folder):
+    """Which runs were begun since this was last asked."""
+    log = folder / "begun.log"
+    lines = sorted(log.read_text().splitlines()) if log.exists() else []
+    log.unlink(missing_ok=True)
+    return lines
+
+
+def test_killed_in_the_middle_it_goes_on_without_repeating_what_is_done(folder):
+    (folder / "slow").touch()
+    process = subprocess.Popen(
+        command(folder, "cells"),
+        start_new_session=True,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        end = time.monotonic() + 300
+        while len(finished(folder)) < 5:
+            assert process.poll() is None and time.monotonic() < end
+            time.sleep(0.05)
+    finally:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    (folder / "slow").unlink()
+    # two run at a time, so the last two may have been written and not yet noted as done
+    done = sorted(finished(folder).items(), key=lambda item: item[1])[:-2]
+    assert 3 <= len(done) < 10
+    first = begun(folder)
+
+    again = run(folder)
+    assert again.returncode == 0, again.stderr
+    assert len(finished(folder)) == 12
+    assert finished(folder).items() >= set(done), "what was done was left alone"
+    second = begun(folder)
+    assert len(second) <= 12 - len(done)
+    assert len({*first, *second}) == 12
+    assert not list(folder.rglob(".*running*")), "nothing is left of what was killed"
+
+    assert run(folder).returncode == 0
+    assert begun(folder) == [], "with nothing changed there is nothing to do"
+
+
+def test_a_failed_run_takes_no_other_with_it_and_only_what_changed_runs_again(folder):
+    (folder / "broken").touch()
+    failed = run(folder)
+    assert failed.returncode != 0
+    assert "the cluster hiccups" in failed.stderr
+    assert len(finished(folder)) == 11
+    assert begun(folder).count("n3 m2 d2") == 2, "it was tried once more"
+
+    summary = run(folder, "summary")
+    assert summary.returncode == 0, summary.stderr
+    page = (folder / "results/mine/html/index.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "11 of 12 runs" in text
+    assert "3 quantities were measured for both m1 and m2 in 2 settings" not in text
+    assert "missing" in text
+
+    (folder / "broken").unlink()
+    assert run(folder).returncode == 0
+    assert begun(folder) == ["n3 m2 d2"]
+    describe(folder, factor=2)
+    assert run(folder).returncode == 0
+    assert begun(folder) == ["n1 m1 d1", "n1 m1 d2", "n1 m2 d1", "n1 m2 d2"]
+
+    summary = run(folder, "summary")
+    assert summary.returncode == 0, summary.stderr
+    page = (folder / "results/mine/html/index.html").read_text(encoding="utf-8")
+    text = re.sub(r"<[^>]+>", "", page)
+    assert "12 of 12 runs" in text
+    assert "3 quantities were measured for both m1 and m2 in 2 settings" in " ".join(text.split())
+
+
+def test_a_wrong_grid_is_told_before_anything_runs(folder):
+    (folder / "mine.yml").write_text("models: [m1]\ndatasets: [d1]\nseeds: [0]\nnotebook: n1\n")
+    refused = run(folder)
+    assert refused.returncode != 0
+    assert "mine.yml: key 'notebook' is unknown: did you mean 'notebooks'?" in refused.stderr
+    assert begun(folder) == []

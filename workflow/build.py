@@ -1,0 +1,60 @@
+"""Build a book aside, and put it in its place when it is whole.
+
+    python workflow/build.py book book/_build/html
+    python workflow/build.py results/mine/summary.ipynb results/mine/html
+
+The first argument is a book's folder, or one executed notebook, which becomes a book of one page
+with the configuration of the other.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shutil
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+BOOK = Path(__file__).resolve().parents[1] / "book"
+SHARED = ("_config.yml", "_ext", "_static", "references.bib")
+
+
+def main() -> None:
+    """Read the command line and build."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("source", type=Path)
+    parser.add_argument("html", type=Path)
+    arguments = parser.parse_args()
+    arguments.html.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=arguments.html.parent) as aside:
+        source = arguments.source
+        if source.is_file():
+            source = one_page(source, Path(aside) / "source")
+        build(source, Path(aside) / "out", arguments.html)
+
+
+def one_page(notebook: Path, folder: Path) -> Path:
+    """A book's folder with this page only."""
+    folder.mkdir()
+    for name in SHARED:
+        copy = shutil.copytree if (BOOK / name).is_dir() else shutil.copy
+        copy(BOOK / name, folder / name)
+    shutil.copy(notebook, folder / "index.ipynb")
+    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n", encoding="utf-8")
+    return folder
+
+
+def build(source: Path, aside: Path, html: Path) -> None:
+    """Build with warnings as errors, from scratch: a cache would not repeat its pages' warnings."""
+    command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
+    command += ["--path-output", str(aside), "--all", "-q", "-W", "-n", "--keep-going"]
+    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
+        sys.exit(f"{source}: the book was not built, for the reasons above; {html} is as it was")
+    if html.exists():
+        shutil.rmtree(html)
+    (aside / "_build" / "html").rename(html)
+
+
+if __name__ == "__main__":
+    main()
