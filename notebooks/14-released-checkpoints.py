@@ -21,7 +21,7 @@
 # what scale of pixels each expects, and which table of {cite:t}`yu2024emergence` can be remade with it.
 #
 # **What there is.** {glue:text}`n_files` files for {glue:text}`n_systems` systems. Of CRATE one file
-# is {glue:text}`demo_status`, `{glue:text}`demo_file``; the checkpoints behind the paper's own numbers
+# is {glue:text}`demo_status`, {glue:text}`demo_file`; the checkpoints behind the paper's own numbers
 # for CRATE-S/8 and CRATE-B/8 are {glue:text}`paper_status`. DINO's are all
 # {glue:text}`dino_status`.
 #
@@ -97,7 +97,9 @@ table(files.set_index("system")[["file", "layout", "status"]])
 # which the teacher is taken. *state_dict, module.* is what CRATE's training code saves, *model, extra
 # head* what its demonstration reads.
 #
-# What each expects follows from its architecture, the part of the name after `@`:
+# What each expects follows from its architecture, the part of the name after `@`. The last column is the
+# mean and the deviation of the pixels, as shares of 255; ImageNet's are {glue:text}`imagenet_mean` and
+# {glue:text}`imagenet_sd` for red, green and blue. No classes means no classifier.
 
 # %% tags=["hide-input"]
 expects = files.drop_duplicates("arch").set_index("arch")
@@ -105,10 +107,14 @@ shown = pd.DataFrame(
     {
         "trained on": expects["training data"],
         "classes": expects.classes,
-        "mean of R, G, B": [", ".join(map(str, mean)) for mean in expects["pixel mean"]],
-        "deviation": [", ".join(map(str, sd)) for sd in expects["pixel sd"]],
+        "pixels": [
+            "ImageNet's" if mean == IMAGENET_MEAN else f"{mean[0]} and {sd[0]}"
+            for mean, sd in zip(expects["pixel mean"], expects["pixel sd"], strict=True)
+        ],
     }
 )
+glue("imagenet_mean", ", ".join(map(str, IMAGENET_MEAN)), display=False)
+glue("imagenet_sd", ", ".join(map(str, IMAGENET_STD)), display=False)
 table(shown, {"classes": "{:,}"})
 
 # %% [markdown]
@@ -131,8 +137,8 @@ display(Markdown(f"```python\n{lines}\n```"))
 # ## What is not to be had
 #
 # *announced only* means that the publisher's table has a place for the file and nothing in it; *not
-# found*, that we found no file. Beside these weights the paper's evaluation code is not public either:
-# the methods in this book were written from the paper's text, and from the DINO code that it cites.
+# found*, that we found no file. In the authors' repositories we found code for coding rates, principal
+# components and attention maps, and none that scores masks on VOC or COCO; issue 29 there asks for it.
 #
 # Under similar names there are weights of other networks, which this library does not read: CRATE-MAE,
 # an autoencoder, and CRATE-α, whose layers have more parameters.
