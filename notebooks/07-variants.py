@@ -56,7 +56,7 @@ output = "output"
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(
+parameters = check_parameters(
     globals(), models=list[str], dataset=str, n_images=int, keep=float, seed=int, output=str
 )
 
@@ -68,10 +68,11 @@ from IPython.display import Markdown, display
 from myst_nb import glue
 
 from crate_analysis import list_models, load_dataset
+from crate_analysis.datasets import read_samples
 from crate_analysis.datasets.creatures import PARTS
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models
-from crate_analysis.notebook import save_figure, table
+from crate_analysis.notebook import save_figure, save_results, show_provenance, table
 from crate_analysis.plotting import (
     heat,
     interval_curves,
@@ -87,19 +88,20 @@ networks = load_models(models)
 names = list(networks)
 colours = model_colours(names)
 pictures = {
-    name: load_dataset(dataset, "val", network.config.image_size, n_images, seed)
-    for name, network in networks.items()
+    size: load_dataset(dataset, "val", size, n_images, seed)
+    for size in dict.fromkeys(network.config.image_size for network in networks.values())
 }
 last_but_one = {name: max(0, len(network.layers) - 2) for name, network in networks.items()}
 
 # %% tags=["hide-input"]
 readers = {"attention": lambda state: state.attention()[:, :, 0, 1:]}
+read = {size: read_samples(some) for size, some in pictures.items()}
 samples, maps = {}, {}
 for name, network in networks.items():
-    samples[name] = list(pictures[name])
+    samples[name] = read[network.config.image_size]
     grid = tuple(s // network.config.patch_size for s in samples[name][0].image.shape[1:])
-    maps[name] = collect(network, pictures[name], readers)["attention"].unflatten(-1, grid)
-has_masks = all(len(sample.masks) for name in names for sample in samples[name])
+    maps[name] = collect(network, samples[name], readers)["attention"].unflatten(-1, grid)
+has_masks = all(any(len(sample.masks) for sample in some) for some in read.values())
 if not has_masks:
     display(Markdown(f"`{dataset}` has no masks: the scores below are left out."))
 
@@ -160,9 +162,7 @@ if has_masks:
             parts.append(part.assign(model=name, layer=layer))
     objects = pd.concat(parts, ignore_index=True)
     main = networks[names[0]].config
-    level = baseline_iou(
-        pictures[names[0]], main.patch_size, main.heads, keep, ("mass",), seed=seed
-    )
+    level = baseline_iou(samples[names[0]], main.patch_size, main.heads, keep, ("mass",), seed=seed)
     level = level[~level["mask"].isin(PARTS)].groupby(["model", "image", "mask"]).iou.max()
     level = level.groupby(["model", "image"]).mean().reset_index()
     half = len(samples[names[0]]) / 2
@@ -349,3 +349,20 @@ if told:
 #   phenomenon to another layer, not made it.
 #
 # {numref}`fig-variants-iou` and {numref}`fig-variants-effects` are these tests.
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+results, columns = [], ["model", "quantity", "mean", "low", "high"]
+if has_masks:
+    results += scores.assign(quantity="best-head IoU, " + scores.place)[columns].values.tolist()
+    if len(cells) == len(PAPER):
+        swaps = effects.assign(model="four supervised networks", quantity="IoU: " + effects.label)
+        results += swaps[columns].values.tolist()
+    for dino, labels in pairs:
+        if dino != labels:
+            change = mean_interval(at_end[dino] - at_end[labels])
+            results.append((dino, "IoU: DINO for labels", *change))
+save_results(results, output, "07-variants")
+show_provenance("07-variants", parameters, models, pictures.values())
