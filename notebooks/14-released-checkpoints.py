@@ -237,7 +237,7 @@ save_figure(figure, scores, output, "fig-scales")
 # | Figs. 1 and 7, attention maps and heads | CRATE-B/8 | the demo's file, in {doc}`04-attention` and {doc}`06-heads` |
 # | Table 2, ablation; Fig. 10, along training | all | not to be had; ours are in {doc}`13-ablation` and {doc}`09-training` |
 # | Table 3, transfer | CRATE-T, -S, -B | not to be had |
-# | Figs. 3 and 4 of {cite:t}`yu2023whitebox`, rates by layer | CRATE-S/16 | its file, if you have it, in {doc}`01-compression` |
+# | The curves by layer of {cite:t}`yu2023whitebox` | CRATE-S/16 | its file, if you have it, in {doc}`01-compression`, `params/imagenet.yml` |
 #
 # DINO ViT-S/8, its mIoU on VOC 2012 and its AP on COCO:
 #
