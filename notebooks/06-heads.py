@@ -22,21 +22,20 @@
 #
 # **What we find.** For each part we take the one head, of the {glue:text}`n_heads` of
 # {glue:text}`main`, that ranks the part's pixels best on {glue:text}`n_chosen_on` pictures, and score
-# it on {glue:text}`n_measured` others. The head chosen for the whole animal does find it: average
-# precision {glue:text}`main_whole`, where a fixed map of where animals usually are has
-# {glue:text}`prior_whole`. For the parts the chosen heads reach {glue:text}`main_parts`, and fixed
+# it on {glue:text}`n_measured` others. The head chosen for the whole animal has an average precision of
+# {glue:text}`main_whole`, a fixed map of where animals usually are {glue:text}`prior_whole`. For the parts the chosen heads reach {glue:text}`main_parts`, and fixed
 # maps of where each part usually is {glue:text}`prior_parts`. The head beats the fixed map for
 # {glue:text}`main_picture_better` of {glue:text}`n_parts` parts and falls behind it for
 # {glue:text}`main_picture_worse`. Once only the animal's pixels count, so that to have found the
 # animal is no merit, it beats it for {glue:text}`main_within_better` and falls behind for
 # {glue:text}`main_within_worse`; training made the chosen head better at this for
 # {glue:text}`n_learnt`. {glue:text}`other` beats the fixed map there for
-# {glue:text}`other_within_better`. Our heads see the animal, its trunk most of all, and none stands
-# for a part. Nor is the best head for a part the same from species to species. It goes with the coat
-# rather than the shape: the heads' rankings correlate by {glue:text}`agree_palette` between two
-# species that share a palette, by {glue:text}`agree_pattern` for a pattern, but by
-# {glue:text}`agree_plan` for a body plan and {glue:text}`agree_none` where nothing is shared. Within
-# one species they correlate by {glue:text}`agree_same`.
+# {glue:text}`other_within_better`. With the default models this says: our heads see the animal, its
+# trunk most of all, and none stands for a part. Nor is the best head for a part the same from species
+# to species. It goes with the coat rather than the shape: the heads' rankings correlate by
+# {glue:text}`agree_palette` between two species that share a palette, by {glue:text}`agree_pattern` for
+# a pattern, by {glue:text}`agree_plan` for a body plan and by {glue:text}`agree_none` where nothing is
+# shared. Within one species they correlate by {glue:text}`agree_same`.
 #
 # **How our setting differs.** The paper shows heads picked by eye, of the last layer but one of
 # networks with 6 heads and 784 patches, on photographs. We pick by a rule, from all layers, and count
@@ -59,7 +58,7 @@ output = "output"
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(
+parameters = check_parameters(
     globals(),
     models=list[str],
     dataset=str,
@@ -72,6 +71,8 @@ check_parameters(
 )
 
 # %% tags=["hide-input"]
+from itertools import product
+
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
@@ -80,11 +81,12 @@ from IPython.display import Markdown, display
 from myst_nb import glue
 
 from crate_analysis import load_dataset
+from crate_analysis.datasets import read_samples
 from crate_analysis.datasets.creatures.species import SPECIES
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
-from crate_analysis.notebook import save_figure, table
+from crate_analysis.notebook import save_figure, save_results, show_provenance, table
 from crate_analysis.plotting import group_dots, head_grid, heat, model_colours, outlines, sheet
 from crate_analysis.probes import collect, papers_layer
 from crate_analysis.segmentation import (
@@ -104,24 +106,33 @@ untrained.name = f"{names[0]}, untrained"
 systems = {**networks, untrained.name: untrained}
 colours = model_colours(names)
 colours[untrained.name] = tuple(0.5 + 0.5 * channel for channel in colours[names[0]])
+data = []
 
 
 def samples_of(split, count):
     """The pictures of a split for each network, made once for all that take the same size."""
     sizes = {network.config.image_size for network in networks.values()}
-    made = {size: list(load_dataset(dataset, split, size, count, seed)) for size in sizes}
+    sets = {size: load_dataset(dataset, split, size, count, seed) for size in sizes}
+    data.extend(sets.values())
+    made = {size: read_samples(some) for size, some in sets.items()}
     return {name: made[network.config.image_size] for name, network in systems.items()}
 
 
-classes = load_dataset(dataset, "val", main.config.image_size, n_images, seed).classes
+def known_masks(samples):
+    """The names of all masks that some of the pictures have."""
+    return {mask for sample in samples for mask in sample.mask_names}
+
+
 pictures = samples_of("val", n_images)
-has_masks = all(len(pictures[name][0].masks) for name in names)
+classes = data[0].classes
 try:
     others = samples_of("train", n_choose)
 except FileNotFoundError:
     others = {name: samples[::2] for name, samples in pictures.items()}
     pictures = {name: samples[1::2] for name, samples in pictures.items()}
     display(Markdown(f"`{dataset}` has no split `train`: heads are chosen on half of `val`."))
+known = [known_masks(part[name]) for part in (others, pictures) for name in names]
+has_masks = all(known)
 
 # %% [markdown]
 # ## How a head is scored and chosen
@@ -157,7 +168,7 @@ keys = ["model", "within", "mask"]
 which = [*keys, "layer", "head"]
 parts = []
 if has_masks:
-    within = [whole] if whole in pictures[names[0]][0].mask_names else []
+    within = [whole] if all(whole in masks for masks in known) else []
     options = {"keep": keep, "within": within}
     choosing, scores, rivals = {}, {}, {}
     for name, network in systems.items():
@@ -329,8 +340,9 @@ if parts and within:
 # part, so that the reader can judge whether the light falls inside it. Of the {glue:text}`n_masks`
 # heads, {glue:text}`n_at_layer` are of layer {glue:text}`papers_layer`, the one that the paper shows.
 #
-# Most of the light falls on the trunk, whatever the part. And a head does not do the same in every
-# species: on some the ground stays dark, on others it lights up nearly as much as the animal.
+# With the default models most of the light falls on the trunk, whatever the part. And a head does not do
+# the same in every species: on some the ground stays dark, on others it lights up nearly as much as the
+# animal.
 
 # %% tags=["hide-input"]
 labels = [sample.label for sample in pictures[names[0]]]
@@ -398,8 +410,8 @@ if len(names) > 1:
 # species*; to keep the comparison fair, all rankings are of half of a species' pictures against half
 # of another's. The lines below it take pairs of species that share the palette of their coat, its
 # pattern, their body plan, or none of the three. Heads that stand for parts would agree across all of
-# them. What we see follows the coat: {glue:text}`main`'s heads rank alike on like palettes and
-# patterns, those of {glue:text}`other` on like palettes, and a body plan in common adds little. That
+# them. What we see with the default models follows the coat: the CRATE's heads rank alike on like
+# palettes and patterns, those of the ViT on like palettes, and a body plan in common adds little. That
 # palettes matter needs no training: the untrained network shows it most.
 
 # %% tags=["hide-input"]
@@ -510,8 +522,9 @@ if compared:
 #   pixels count: then they find the animal, not the part.
 # - Another best head in every species: then no head stands for the part.
 #
-# {numref}`fig-part-scores` tests the first two and {numref}`fig-part-agreement` the third. Within the
-# animal no chosen head beats the fixed map, and only the body's beats its untrained rival. The third
+# {numref}`fig-part-scores` tests the first two and {numref}`fig-part-agreement` the third. With the
+# default models, within the animal, no chosen head beats the fixed map, and only the body's beats its
+# untrained rival. The third
 # is mixed: the chosen heads are the best in more species than by chance, but hardly more often than
 # those of the untrained network, and in most species another head is better.
 
@@ -546,3 +559,26 @@ if compared and within:
     found = agreement.query("model == @names[0] and within == 'picture' and mask == 'all parts'")
     for row in found.to_dict("records"):
         glue(f"agree_{row['pairs']}", f"{row['mean']:.2f}", display=False)
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+results, inner = [], [part for part in parts if part != whole] or parts
+for name, region, mask, layer, head in chosen.index if parts else ():
+    if (region, mask) == ("picture", whole):
+        value = scores.average_precision.loc[name, region, mask, layer, head]
+        results.append((name, f"AP of the head chosen for `{whole}`", *mean_interval(value)))
+for name, region in product(systems, regions) if parts else ():
+    places = [place for place in chosen.index if place[:2] == (name, region) and place[2] in inner]
+    own = pd.concat([scores.loc[place].assign(prior=prior.loc[place[:3]]) for place in places])
+    own = own.groupby("image").mean()  # over the masks of each picture
+    lead = own.average_precision - own.prior
+    of = f"heads chosen for parts, pixels of the {region}"
+    results += [
+        (name, f"{of}: AP", *mean_interval(own.average_precision)),
+        (name, f"{of}: AP over the location prior's", *mean_interval(lead)),
+        (name, f"{of}: IoU", *mean_interval(own.iou)),
+    ]
+save_results(results, output, "06-heads")
+show_provenance("06-heads", parameters, models, data)
