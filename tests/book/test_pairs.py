@@ -12,6 +12,8 @@ NAMES = sorted(
     {path.stem for path in FOLDER.glob("*.ipynb")} | {p.stem for p in FOLDER.glob("*.py")}
 )
 EACH = pytest.mark.parametrize("name", NAMES)
+NO_RESULTS = {"03-models-and-data", "14-released-checkpoints", "15-grid"}
+"""Chapters that measure no model of their own; the last sums up what the others measured."""
 
 
 def code_cells(name: str) -> list[dict]:
@@ -72,3 +74,25 @@ def test_figures_have_caption_label_and_alt_text(name):
     text = "".join((FOLDER / f"{name}.ipynb").read_text(encoding="utf-8"))
     for label in labels:
         assert f"`{label}`" in text, f"no sentence of {name} refers to {label}"
+
+
+def calls(name: str, function: str) -> list[ast.Call]:
+    tree = ast.parse("\n".join("".join(cell["source"]) for cell in code_cells(name)))
+    nodes = [node for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    return [node for node in nodes if getattr(node.func, "id", "") == function]
+
+
+@EACH
+def test_a_chapter_ends_with_the_record_of_its_run(name):
+    shown = calls(name, "show_provenance")
+    assert [call.args[0].value for call in shown] == [name]
+    last = ast.parse("".join(code_cells(name)[-1]["source"])).body[-1]
+    assert isinstance(last, ast.Expr) and "show_provenance" in ast.unparse(last)
+    source = "".join("".join(cell["source"]) for cell in code_cells(name))
+    assert "parameters = check_parameters(" in source
+
+
+@EACH
+def test_a_chapter_saves_its_headline_numbers_under_its_name(name):
+    saved = [call.args[2].value for call in calls(name, "save_results")]
+    assert saved == ([] if name in NO_RESULTS else [name])
