@@ -24,30 +24,31 @@
 # part against its derivation.
 #
 # **What we find.** The numbers are those of {glue:text}`inside_main` on {glue:text}`inside_n`
-# pictures, over all its layers, with 95 % intervals over pictures.
+# pictures, over all its layers, with 95 % intervals over pictures. What is said in words, here and
+# below, is of the default models.
 #
 # *The parts* are not what the derivation assumes. Two subspaces overlap by
-# {glue:text}`inside_overlap` on average, no less than random ones ({glue:text}`inside_chance`).
-# Their bases use {glue:text}`inside_dimension` of {glue:text}`inside_p` dimensions evenly. The
-# dictionary is as far from orthogonal as a random matrix ({glue:text}`inside_gap`, on a scale
-# where a Gaussian matrix has {glue:text}`inside_gap_gaussian`).
+# {glue:text}`inside_overlap` on average, random ones by {glue:text}`inside_chance`. Their bases use
+# {glue:text}`inside_dimension` of {glue:text}`inside_p` dimensions evenly. The distance of the
+# dictionary from an orthogonal matrix is {glue:text}`inside_gap`, that of a Gaussian matrix
+# {glue:text}`inside_gap_gaussian`.
 #
-# *The direction* is not that of the derivation. Attention's step is all but at a right angle to
-# the gradient that it was derived from (cosine {glue:text}`inside_own_derived`) and to that of the
-# rate as it is measured ({glue:text}`inside_own_measured`). Against what the same step would reach
-# if it were turned at random, it stands out in {glue:text}`inside_ahead_layers` of
+# *The direction* is not that of the derivation. The cosine of attention's step with the descent that
+# it was derived from is {glue:text}`inside_own_derived`, with that of the rate as it is measured
+# {glue:text}`inside_own_measured`; 0 is a right angle. Against what the same step would reach if it
+# were turned at random, it stands out in {glue:text}`inside_ahead_layers` of
 # {glue:text}`inside_depth` layers. It is the output map $W$ that turns it away: with $U_k$ in its
 # place, as derived, the cosine with the descent of the measured rate is
-# {glue:text}`inside_u_measured`. With the derivation's own gradient it is then
-# {glue:text}`inside_u_derived`, on the wrong side, because the code leaves out the shrinkage that
-# the derivation has; with it, it is {glue:text}`inside_shrinking_derived`.
+# {glue:text}`inside_u_measured`. With the derivation's own descent it is then
+# {glue:text}`inside_u_derived`, without the shrinkage that the derivation has and the code leaves out,
+# and {glue:text}`inside_shrinking_derived` with it.
 #
 # *The effect* is there all the same. Attention lowers the rate in {glue:text}`inside_fall_share`
-# of pictures and layers; on average it changes it by {glue:text}`inside_change` nats a layer. But
-# turned at random the same step changes it by {glue:text}`inside_change_turned`, and a step of the
-# same length with $U_k$ in place of $W$ by {glue:text}`inside_change_u`. ISTA lowers its own
-# objective in {glue:text}`inside_ista_share` of pictures and layers, and in
-# {glue:text}`inside_empty_share` what it arrives at is worse than an *empty* code.
+# of pictures and layers; on average it changes it by {glue:text}`inside_change` nats a layer. Turned
+# at random the same step changes it by {glue:text}`inside_change_turned`, and a step of the same
+# length with $U_k$ in place of $W$ by {glue:text}`inside_change_u`. ISTA lowers its own objective in
+# {glue:text}`inside_ista_share` of pictures and layers, and in {glue:text}`inside_empty_share` what it
+# arrives at is worse than an *empty* code.
 #
 # So both half steps move their own term the right way, mostly for other reasons than the one they
 # were derived from.
@@ -69,7 +70,7 @@ output = "output"
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(
+parameters = check_parameters(
     globals(), models=list[str], dataset=str, n_images=int, n_turns=int, seed=int, output=str
 )
 
@@ -110,7 +111,7 @@ from crate_analysis.measures import (
 )
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
-from crate_analysis.notebook import save_figure, table
+from crate_analysis.notebook import save_figure, save_results, show_provenance, table
 from crate_analysis.plotting import (
     chance_band,
     layer_curves,
@@ -193,7 +194,7 @@ if not pairs.empty:
 
 
 # %% [markdown]
-# Training does not push the subspaces apart. The pairs of the trained CRATE overlap by
+# Training does not push the subspaces apart: the pairs of {glue:text}`inside_main` overlap by
 # {glue:text}`inside_overlap`, those of random subspaces by {glue:text}`inside_chance`. The largest
 # cosine between two of them is {glue:text}`inside_coherence`, on average over pairs: every two
 # heads share directions that are close to the same, as large random subspaces do. Incoherence is
@@ -576,11 +577,17 @@ if with_ista:
     both["misfit"] = both["misfit"] / both["after"]
 
 
-def over_layers(column, name=names[0], weights="trained", as_share=False):
+def by_picture(column, name, weights="trained"):
+    """The mean over layers, one a picture; none where it is not measured."""
     mine = both[(both.model == name) & (both.weights == weights)]
-    if column not in mine or mine[column].isna().all():
+    return mine.groupby("image")[column].mean().dropna() if column in mine else pd.Series()
+
+
+def over_layers(column, name=names[0], weights="trained", as_share=False):
+    mine = by_picture(column, name, weights)
+    if mine.empty:
         return "–"
-    interval = mean_interval(mine.groupby("image")[column].mean())
+    interval = mean_interval(mine)
     return "{:.0%} [{:.0%}, {:.0%}]".format(*interval) if as_share else str(interval)
 
 
@@ -668,17 +675,17 @@ quantities = {
     "Uₖ and shrinking, measured": "U, shrinking, measured",
     "step common to all tokens (share)": "common share",
     "change of Rᶜ by attention (nats)": "change, own",
-    "by the step turned at random": "change, turned",
-    "by its common part": "change, common",
-    "with Uₖ for W, as long": "change, U",
-    "down the measured gradient, as long": "change, gradient",
+    "change by the step turned at random": "change, turned",
+    "change by its common part": "change, common",
+    "change with Uₖ for W, as long": "change, U",
+    "change down the measured gradient, as long": "change, gradient",
     "attention lowers Rᶜ (share)": "attention",
     "ISTA's objective before": "before",
     "after the ReLU alone": "ReLU alone",
     "after the step": "after",
     "at the empty code": "empty code",
     "ISTA lowers its objective (share)": "ista",
-    "non-zero entries after it (share)": "non-zero",
+    "non-zero entries after ISTA (share)": "non-zero",
 }
 summary = {
     f"{name}, {weights}": {
@@ -711,3 +718,25 @@ table(pd.DataFrame(summary).rename_axis(""))
 #
 # Layers as optimisation steps is thus a fair account of *what* the layers of this network do to the
 # rate, and a poor one of *how* they do it.
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+results = []
+for name in names:
+    for label in (
+        "cosine with the derived descent",
+        "cosine with the measured descent",
+        "change of Rᶜ by attention (nats)",
+        "change by the step turned at random",
+        "change with Uₖ for W, as long",
+        "attention lowers Rᶜ (share)",
+        "ISTA lowers its objective (share)",
+        "non-zero entries after ISTA (share)",
+    ):
+        mine = by_picture(quantities[label], name)
+        if len(mine):
+            results.append((name, label, *mean_interval(mine)))
+save_results(results, output, "10-inside")
+show_provenance("10-inside", parameters, models, pictures.values())
