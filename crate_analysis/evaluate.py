@@ -11,7 +11,6 @@ import argparse
 import json
 import re
 import sys
-import tempfile
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
@@ -25,10 +24,10 @@ from crate_analysis.distributed import joined, rank
 from crate_analysis.fingerprints import describe, digest, of_code
 from crate_analysis.measures import measure_layers
 from crate_analysis.models import UnrolledModel, load_model
-from crate_analysis.segmentation import attention_iou, detect_objects, head_scores
+from crate_analysis.segmentation import attention_iou, head_scores
+from crate_analysis.segmentation.detection import find_objects
 from crate_analysis.segmentation.masks import Rule
 from crate_analysis.shards import Measurement, measure_in_shards
-from crate_analysis.writing import write_text
 
 
 def evaluate(
@@ -42,19 +41,17 @@ def evaluate(
     """The table of a measurement, in `folder` and named by the model, the pictures and the request.
 
     `request` is all of what settles the numbers beside model, pictures and code, JSON-ready, with
-    the measurement's name as `measure`. Beside the table a `.json` file says what it is of.
+    the measurement's name as `measure`. Beside the table a `.json` file says what it is of, and
+    which pictures could not be read.
     """
     record = {
         **request,
         **describe(model, dataset),
         "code": of_code(Path(__file__).parent),
     }
-    text = json.dumps(record, indent=2) + "\n"
     stem = re.sub(r"[^\w.-]+", "-", f"{request['measure']}-{model.name}")
-    table = folder / f"{stem}-{digest([text.encode()])}.csv"
-    measure_in_shards(measurement, dataset, table, shard_size)
-    if rank() == 0:
-        write_text(table.with_suffix(".json"), text)
+    table = folder / f"{stem}-{digest([json.dumps(record).encode()])}.csv"
+    measure_in_shards(measurement, dataset, table, shard_size, record)
     return table
 
 
@@ -65,8 +62,7 @@ def read_objects(table: str | Path) -> pd.DataFrame:
 
 
 def _objects(model: UnrolledModel, options: Mapping[str, Any], part: SampleDataset) -> pd.DataFrame:
-    with tempfile.TemporaryDirectory() as folder:
-        found = detect_objects(model, part, folder, progress=False, **options)
+    found = find_objects(model, part, **options)
     columns = {name: found[name].map(json.dumps) for name in ("bbox", "segmentation")}
     return found.assign(**columns)
 
@@ -91,6 +87,7 @@ def _run(
     seed: int,
     batch_size: int,
     shard_size: int,
+    workers: int,
     device: str,
     threads: int,
     **options: Any,
@@ -101,12 +98,13 @@ def _run(
         size = image_size or network.config.image_size
         pictures = load_dataset(dataset, split, size, limit, seed)
         settings = {"batch_size": batch_size, **options}
-        quiet = settings | {"progress": False}
+        how = settings | {"workers": workers}
+        quiet = how | {"progress": False}
         measurements: dict[str, Measurement] = {
             "layers": lambda part: measure_layers(network, part, **quiet),
             "attention": lambda part: attention_iou(network, part, **quiet),
             "heads": lambda part: head_scores(network, part, **quiet),
-            "objects": partial(_objects, network, settings),
+            "objects": partial(_objects, network, how),
         }
         request = {"measure": measure, **settings}
         table = evaluate(measurements[measure], request, network, pictures, folder, shard_size)
@@ -142,6 +140,7 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("--seed", type=int, default=0, help="of generated or chosen pictures")
         one.add_argument("--batch-size", type=int, default=32, help="pictures at a time")
         one.add_argument("--shard-size", type=int, default=128, help="pictures kept at a time")
+        one.add_argument("--workers", type=int, default=0, help="processes that read pictures")
         one.add_argument("--device", default="cpu", help="such as cuda")
         one.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     for name in ("attention", "heads"):

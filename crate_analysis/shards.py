@@ -6,18 +6,30 @@ merged table equals the one of a single process, byte for byte.
 
 from __future__ import annotations
 
+import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
 from crate_analysis.datasets import Sample, SampleDataset
+from crate_analysis.datasets.batches import (
+    AbsentError,
+    NoneReadableError,
+    left_out_gathered,
+    report_left_out,
+)
 from crate_analysis.distributed import rank, wait_for_all, world_size
 from crate_analysis.writing import write_text
 
 Measurement = Callable[[SampleDataset], pd.DataFrame]
-"""From pictures to a frame with a column `image`, the picture's index among them."""
+"""From pictures to a frame with a column `image`, the picture's index among them.
+
+It may raise `NoneReadableError` or `AbsentError`: other shards may have what this one lacks.
+"""
 
 
 class Window(SampleDataset):
@@ -41,7 +53,11 @@ class Window(SampleDataset):
 
 
 def measure_in_shards(
-    measurement: Measurement, dataset: SampleDataset, table: Path, shard_size: int
+    measurement: Measurement,
+    dataset: SampleDataset,
+    table: Path,
+    shard_size: int,
+    record: Mapping[str, Any],
 ) -> None:
     """Write a measurement of all pictures to `table`, a CSV file; every process calls this.
 
@@ -49,27 +65,72 @@ def measure_in_shards(
     of the measurement's batch size. A shard's rows are written when they are measured, to a folder
     beside the table, and are not measured again by a later call; the folder goes when all are
     merged into the table. A table that is there already is left as it is, so its name must say
-    all that it depends on.
+    all that it depends on. Two runs of the same may go on at once, and only share the work badly.
 
-    Raises ValueError for an empty data set and for a `shard_size` under 1.
+    Beside the table a `.json` file holds `record` and, as `left_out`, a line for each picture that
+    could not be read; a `LeftOutWarning` counts and lists them, of a finished table as well.
+
+    Raises ValueError for an empty data set, for a `shard_size` under 1, and where no picture can be
+    read or what the measurement needs is in none of the shards.
     """
     if shard_size < 1:
         raise ValueError(f"shard_size={shard_size} must be at least 1")
     if len(dataset) == 0:
         raise ValueError("the data set is empty; check its folder, split and limit")
-    shards = table.with_suffix(".shards")
-    paths = {first: shards / f"{first:08d}.csv" for first in range(0, len(dataset), shard_size)}
-    if not table.exists():
-        shards.mkdir(parents=True, exist_ok=True)
+    note, shards = table.with_suffix(".json"), table.with_suffix(".shards")
+    paths = {first: shards / f"{first:08d}.json" for first in range(0, len(dataset), shard_size)}
+
+    def is_finished() -> bool:
+        return table.exists() and note.exists()
+
+    @contextmanager
+    def shards_needed() -> Iterator[None]:
+        try:
+            yield
+        except FileNotFoundError:  # another run of the same was first, and has cleared up
+            if not is_finished():
+                raise
+
+    with shards_needed():
         for first, path in list(paths.items())[rank() :: world_size()]:
-            if not path.exists():
-                frame = measurement(Window(dataset, first, first + shard_size))
-                shifted = frame.assign(image=frame["image"] + first)
-                write_text(path, shifted.to_csv(index=False))
+            if not (path.exists() or is_finished()):
+                part = _measure(measurement, Window(dataset, first, first + shard_size))
+                shards.mkdir(parents=True, exist_ok=True)
+                write_text(path, json.dumps(part))
     wait_for_all()
     if rank() == 0:
-        if not table.exists():
-            rows = [path.read_text(encoding="utf-8").split("\n", 1) for path in paths.values()]
-            write_text(table, rows[0][0] + "\n" + "".join(body for _, body in rows))
+        with shards_needed():
+            if not is_finished():
+                rows, left_out = _merge([json.loads(path.read_text()) for path in paths.values()])
+                write_text(note, json.dumps({**record, "left_out": left_out}, indent=2) + "\n")
+                write_text(table, rows)
         shutil.rmtree(shards, ignore_errors=True)
+        report_left_out(json.loads(note.read_text(encoding="utf-8"))["left_out"], len(dataset))
     wait_for_all()
+
+
+def _measure(measurement: Measurement, part: Window) -> dict[str, Any]:
+    """A shard, JSON-ready: CSV text, what was asked for and is not here, pictures left out."""
+    absent: dict[str, str] = {}
+    with left_out_gathered() as left_out:
+        try:
+            frame = measurement(part)
+        except NoneReadableError as error:
+            return {"header": None, "rows": "", "absent": {}, "left_out": error.reasons}
+        except AbsentError as error:
+            frame, absent = error.frame, error.absent
+    text = frame.assign(image=frame["image"] + part.start).to_csv(index=False)
+    header, rows = text.split("\n", 1)
+    return {"header": header, "rows": rows, "absent": absent, "left_out": left_out}
+
+
+def _merge(parts: Sequence[dict[str, Any]]) -> tuple[str, list[str]]:
+    """The table's text, and the pictures left out."""
+    left_out = [reason for part in parts for reason in part["left_out"]]
+    read = [part for part in parts if part["header"]]
+    if not read:
+        raise NoneReadableError(left_out)
+    for name, message in read[0]["absent"].items():
+        if all(name in part["absent"] for part in read):
+            raise ValueError(message)
+    return read[0]["header"] + "\n" + "".join(part["rows"] for part in read), left_out

@@ -37,6 +37,7 @@ def measure_layers(
     batch_size: int = 32,
     limit: int | None = None,
     progress: bool = True,
+    workers: int = 0,
 ) -> pd.DataFrame:
     """Every measure of every layer for every picture, all in one forward pass over the data.
 
@@ -46,6 +47,7 @@ def measure_layers(
     dataset : pictures of one size, which the patch size divides.
     measures : name -> function of a `LayerState` giving one value an image; default `MEASURES`.
     limit : only the first so many pictures.
+    workers : processes that read pictures, 0 for this one; see `batches`.
 
     Returns a tidy frame: model, layer (from 0), image (its index in the data set), measure, value.
     Only the frame grows with the number of pictures.
@@ -58,7 +60,7 @@ def measure_layers(
     device = next(model.parameters()).device
     values = np.full((count, len(model.layers), len(measures)), np.nan)
     measured: list[int] = []
-    for indices, samples in batches(dataset, batch_size, limit, model.name, progress):
+    for indices, samples in batches(dataset, batch_size, limit, model.name, progress, workers):
         images = model.normalize(stack_images(samples).to(device))
         measured += indices
         for state in model.unroll(images):

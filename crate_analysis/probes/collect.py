@@ -23,6 +23,7 @@ def collect(
     batch_size: int = 32,
     limit: int | None = None,
     progress: bool = False,
+    workers: int = 0,
 ) -> dict[str, Tensor]:
     """What each reader sees of every picture and layer: name -> (images, layers, ...), on the CPU.
 
@@ -31,6 +32,7 @@ def collect(
     readers : such as ``{"attention": lambda state: state.attention()[:, :, 0, 1:]}``.
     layers : which, from 0 or from the end when negative, in the order wanted; default all. Layers
         after the deepest of them are not computed.
+    workers : processes that read pictures, 0 for this one; see `batches`.
 
     Everything is kept in memory, for features of a base model with patch 8 at 224 x 224 about 29 MB
     a picture: take few pictures or layers, and for numbers, one an image, `measure_layers`. Raises
@@ -43,7 +45,7 @@ def collect(
         raise ValueError("layers is empty: name at least one, or leave it out for all")
     device = next(model.parameters()).device
     rows: dict[str, list[Tensor]] = {name: [] for name in readers}
-    for _, samples in batches(dataset, batch_size, limit, model.name, progress):
+    for _, samples in batches(dataset, batch_size, limit, model.name, progress, workers):
         images = model.normalize(stack_images(samples).to(device))
         seen: dict[int, dict[str, Tensor]] = {}
         for state in model.unroll(images):

@@ -6,6 +6,7 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,9 +19,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crate_analysis.datasets import Sample, SampleDataset, Samples, batches, stack_images
-from crate_analysis.datasets.batches import warn_of_left_out
+from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
-from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.fingerprints import describe, digest, of_code
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.unrolled import merge_heads
@@ -45,7 +45,7 @@ def detect_objects(
     tau: float = 0.15,
     refine: Refine | None = None,
     batch_size: int = 8,
-    workers: int = 1,
+    workers: int = 0,
     progress: bool = True,
 ) -> pd.DataFrame:
     """MaskCut on the patch features of each picture (Yu et al. 2024, Sec. 3.2 and Table 1).
@@ -65,15 +65,17 @@ def detect_objects(
     n_masks, tau : of `maskcut`.
     refine : `refine_masks`, or another function of masks in pixels and their picture that gives
         masks again; None, as the paper's Table 1, for none.
-    workers : processes that cut; the model runs in this one. With the model on a GPU take 1, the
-        cuts then run there too.
+    workers : processes that read pictures, see `batches`, and as many that cut, where it is two or
+        more; 0 for this one, in which the model runs. With the model on a GPU all cuts are made
+        here and run there.
 
     Returns a frame with a row an object: image (index in the data set), layer (from 0), score
     (1 for the first mask of a picture, 1/2, 1/3 for the next: MaskCut gives none, and the order in
     which it cuts is all it says), bbox ([x, y, width, height] in pixels) and segmentation (COCO's
     run lengths).
 
-    Raises what `maskcut` raises, and ValueError for a layer that does not exist.
+    Raises what `maskcut` raises, and ValueError for a layer that does not exist and for a data set
+    without pictures that can be read.
     """
     wanted = [check_layer(model, layer) for layer in layers]
     settings = {
@@ -85,13 +87,8 @@ def detect_objects(
         "code": of_code(Path(__file__).with_name("maskcut.py")),
     }
     path, done = _open_results(Path(folder), settings)
-    jobs = (
-        delayed(dict)(image=picture.place, layers={}, left_out=picture.reason)
-        if isinstance(picture, _LeftOut)
-        else delayed(_cut_picture)(*picture, n_masks, tau, refine)
-        for picture in _features(model, dataset, wanted, done, batch_size)
-    )
-    records = Parallel(workers, return_as="generator")(jobs)
+    pictures = range(done, len(dataset))
+    records = _records(model, dataset, pictures, wanted, n_masks, tau, refine, batch_size, workers)
     with path.open("a", encoding="utf-8") as file:
         for record in tqdm(
             records,
@@ -104,6 +101,24 @@ def detect_objects(
             file.write(json.dumps(record) + "\n")
             file.flush()
     return read_results(path)
+
+
+def find_objects(
+    model: UnrolledModel,
+    dataset: SampleDataset,
+    layers: Sequence[int] = (-1,),
+    n_masks: int = 3,
+    tau: float = 0.15,
+    refine: Refine | None = None,
+    batch_size: int = 8,
+    workers: int = 0,
+) -> pd.DataFrame:
+    """`detect_objects` without a file: for a few pictures, or for who keeps them elsewhere."""
+    wanted = [check_layer(model, layer) for layer in layers]
+    pictures = range(len(dataset))
+    return _frame(
+        list(_records(model, dataset, pictures, wanted, n_masks, tau, refine, batch_size, workers))
+    )
 
 
 def baseline_objects(
@@ -136,12 +151,14 @@ def baseline_objects(
 
 
 def read_results(path: str | Path) -> pd.DataFrame:
-    """The frame of `detect_objects` from its file; a warning lists the pictures left out."""
+    """The frame of `detect_objects` from its file; a `LeftOutWarning` lists pictures left out."""
     lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
-    records = [json.loads(line) for line in lines]
+    return _frame([json.loads(line) for line in lines])
+
+
+def _frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     left_out = [record["left_out"] for record in records if "left_out" in record]
-    if left_out:
-        warn_of_left_out(left_out, len(records))
+    report_left_out(left_out, len(records))
     rows = [
         {"image": record["image"], "layer": int(layer), **found}
         for record in records
@@ -204,28 +221,54 @@ class _LeftOut(NamedTuple):
     reason: str
 
 
+def _records(
+    model: UnrolledModel,
+    dataset: SampleDataset,
+    pictures: range,
+    layers: list[int],
+    n_masks: int,
+    tau: float,
+    refine: Refine | None,
+    batch_size: int,
+    workers: int,
+) -> Iterator[dict[str, Any]]:
+    """The lines of the result file, one a picture, in order."""
+    jobs = (
+        delayed(dict)(image=picture.place, layers={}, left_out=picture.reason)
+        if isinstance(picture, _LeftOut)
+        else delayed(_cut_picture)(*picture, n_masks, tau, refine)
+        for picture in _features(model, dataset, pictures, layers, batch_size, workers)
+    )
+    on_cpu = next(model.parameters()).device.type == "cpu"
+    return Parallel(max(1, workers) if on_cpu else 1, return_as="generator")(jobs)
+
+
 def _features(
-    model: UnrolledModel, dataset: SampleDataset, layers: list[int], start: int, batch_size: int
+    model: UnrolledModel,
+    dataset: SampleDataset,
+    pictures: range,
+    layers: list[int],
+    batch_size: int,
+    workers: int,
 ) -> Iterator[_Job | _LeftOut]:
-    """Each picture's index, pixels, features by layer and patch grid, from picture `start` on."""
-    for first in range(start, len(dataset), batch_size):
-        read: dict[int, Sample] = {}
-        left_out: dict[int, _LeftOut] = {}
-        for index in range(first, min(first + batch_size, len(dataset))):
-            try:
-                read[index] = dataset[index]
-            except UnreadableSampleError as error:
-                left_out[index] = _LeftOut(index, str(error))
-        jobs: dict[int, _Job | _LeftOut] = {**left_out}
+    """Each picture's index, pixels, features by layer and patch grid, or why it has none."""
+    tries = attempts(dataset, pictures, workers, batch_size)
+    for first in pictures[::batch_size]:
+        found = dict(enumerate(islice(tries, batch_size), first))
+        read = {index: one for index, one in found.items() if isinstance(one, Sample)}
         if read:
             images = stack_images(list(read.values()))
             normed = model.normalize(images)
             features = _read(model, normed, layers)
             grid = model.patch_grid(normed)
-            for row, index in enumerate(read):
-                own = {layer: found[row] for layer, found in features.items()}
-                jobs[index] = _Job(index, images[row], own, grid)
-        yield from (jobs[index] for index in sorted(jobs))  # a resumed run counts lines
+        rows = {index: row for row, index in enumerate(read)}
+        for index, one in found.items():
+            if index in rows:
+                row = rows[index]
+                own = {layer: each[row] for layer, each in features.items()}
+                yield _Job(index, images[row], own, grid)
+            else:
+                yield _LeftOut(index, str(one))
 
 
 @torch.inference_mode()

@@ -11,6 +11,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crate_analysis.datasets import Sample, Samples, batches, stack_images
+from crate_analysis.datasets.batches import AbsentError
 from crate_analysis.models import UnrolledModel
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, random_attention
 from crate_analysis.segmentation.masks import Rule, attention_mask
@@ -28,6 +29,7 @@ def attention_iou(
     batch_size: int = 32,
     limit: int | None = None,
     progress: bool = True,
+    workers: int = 0,
 ) -> pd.DataFrame:
     """IoU of each head's `[CLS]` attention mask with each true mask, for every layer and picture.
 
@@ -35,6 +37,7 @@ def attention_iou(
     ----------
     dataset : pictures of one size, which the patch size divides, with masks.
     keep, rules : how a map becomes a mask, see `attention_mask`.
+    workers : processes that read pictures, 0 for this one; see `batches`.
 
     Returns a tidy frame: model, layer (from 0), rule, image (index in the data set), mask (its
     name), head (from 0), iou in [0, 1]. Best-head IoU is the maximum over `head`; the paper's mIoU
@@ -43,7 +46,7 @@ def attention_iou(
     Raises ValueError for an empty data set and for one without masks.
     """
     parts: list[pd.DataFrame] = []
-    for truth, layer, maps in _layers(model, dataset, batch_size, limit, progress):
+    for truth, layer, maps in _layers(model, dataset, batch_size, limit, progress, workers):
         for rule in rules:
             found = truth.compare(attention_mask(maps, keep, rule))
             parts.append(found.assign(model=model.name, layer=layer, rule=rule))
@@ -59,6 +62,7 @@ def baseline_iou(
     batch_size: int = 32,
     limit: int | None = None,
     seed: int = 0,
+    workers: int = 0,
 ) -> pd.DataFrame:
     """What maps that know nothing of the picture score, and the most that patches allow.
 
@@ -68,7 +72,7 @@ def baseline_iou(
     """
     generator = torch.Generator().manual_seed(seed)
     parts: list[pd.DataFrame] = []
-    for indices, samples in batches(dataset, batch_size, limit):
+    for indices, samples in batches(dataset, batch_size, limit, workers=workers):
         grid = _patch_grid(samples, patch_size)
         truth = Truth(samples, indices, grid)
         noise = random_attention((len(samples), heads, *grid), generator)
@@ -92,6 +96,7 @@ def head_scores(
     batch_size: int = 32,
     limit: int | None = None,
     progress: bool = True,
+    workers: int = 0,
 ) -> pd.DataFrame:
     """How well each head's `[CLS]` attention finds each true mask, for every layer and picture.
 
@@ -102,6 +107,7 @@ def head_scores(
         precision takes the map as it is.
     within : names of masks, such as `animal`, within which all is scored once more. Pixels
         outside do not count there, so that to find the animal is no merit in finding its legs.
+    workers : processes that read pictures, 0 for this one; see `batches`.
 
     Returns a tidy frame: model, layer (from 0), image (index in the data set), within (`picture`
     for all pixels, or a name of `within`), mask (its name), head (from 0), share (of the pixels
@@ -112,7 +118,7 @@ def head_scores(
     no mask has.
     """
     parts: list[pd.DataFrame] = []
-    for truth, layer, maps in _layers(model, dataset, batch_size, limit, progress, within):
+    for truth, layer, maps in _layers(model, dataset, batch_size, limit, progress, workers, within):
         found = truth.score(maps, attention_mask(maps, keep, rule))
         parts.append(found.assign(model=model.name, layer=layer))
     return _frame(parts, SCORES, within)
@@ -129,6 +135,7 @@ def baseline_scores(
     batch_size: int = 32,
     limit: int | None = None,
     seed: int = 0,
+    workers: int = 0,
 ) -> pd.DataFrame:
     """What maps that know nothing of the picture score, and about the most that patches allow.
 
@@ -142,7 +149,7 @@ def baseline_scores(
     generator = torch.Generator().manual_seed(seed)
     names = np.array(list(priors))
     parts: list[pd.DataFrame] = []
-    for indices, samples in batches(dataset, batch_size, limit):
+    for indices, samples in batches(dataset, batch_size, limit, workers=workers):
         grid = _patch_grid(samples, patch_size)
         truth = Truth(samples, indices, grid, within)
         noise = random_attention((len(samples), heads, *grid), generator)
@@ -166,7 +173,11 @@ def baseline_scores(
 
 
 def location_prior(
-    dataset: Samples, patch_size: int, batch_size: int = 32, limit: int | None = None
+    dataset: Samples,
+    patch_size: int,
+    batch_size: int = 32,
+    limit: int | None = None,
+    workers: int = 0,
 ) -> dict[str, Float[Tensor, "gh gw"]]:
     """Where each mask usually is: name -> its share of each patch, averaged over the pictures.
 
@@ -177,7 +188,7 @@ def location_prior(
     """
     sums: dict[str, Tensor] = {}
     count = 0
-    for indices, samples in batches(dataset, batch_size, limit):
+    for indices, samples in batches(dataset, batch_size, limit, workers=workers):
         grid = _patch_grid(samples, patch_size)
         truth = Truth(samples, indices, grid)
         count += len(samples) * truth.patch_pixels
@@ -196,11 +207,12 @@ def _layers(
     batch_size: int,
     limit: int | None,
     progress: bool,
+    workers: int,
     within: Sequence[str] = (),
 ) -> Iterator[tuple[Truth, int, Float[Tensor, "b h gh gw"]]]:
     """The truth, a layer's index and its `[CLS]` attention, layer by layer, batch by batch."""
     device = next(model.parameters()).device
-    for indices, samples in batches(dataset, batch_size, limit, model.name, progress):
+    for indices, samples in batches(dataset, batch_size, limit, model.name, progress, workers):
         images = model.normalize(stack_images(samples).to(device))
         grid = model.patch_grid(images)
         truth = Truth(samples, indices, grid, within)
@@ -222,10 +234,11 @@ def _frame(
     parts: Sequence[pd.DataFrame], columns: Sequence[str], within: Sequence[str] = ()
 ) -> pd.DataFrame:
     frame = pd.concat(parts, ignore_index=True)[list(columns)]
-    if frame.empty:
-        raise ValueError(NO_MASKS)
+    absent = {"masks": NO_MASKS} if frame.empty else {}
+    names = ", ".join(sorted(set(frame["mask"])))
     for name in within:
         if name not in set(frame.within):
-            names = ", ".join(sorted(set(frame["mask"])))
-            raise ValueError(f"no mask lies within {name!r}; the masks here are {names}")
+            absent[name] = f"no mask lies within {name!r}; the masks here are {names}"
+    if absent:
+        raise AbsentError(absent, frame)
     return frame

@@ -1,11 +1,25 @@
+import sys
+import warnings
+
 import pytest
+import torch
 from PIL import Image
 
-from crate_analysis import load_dataset, load_model
-from crate_analysis.datasets import batches, read_samples, stack_images
+from crate_analysis import build_model, load_dataset, load_model
+from crate_analysis.datasets import Noise, NoisyPictures, batches, read_samples, stack_images
+from crate_analysis.datasets.batches import LeftOutWarning, left_out_gathered
 from crate_analysis.fingerprints import of_data
 from crate_analysis.measures import measure_layers
-from crate_analysis.segmentation import detect_objects, read_results
+from crate_analysis.probes import collect
+from crate_analysis.segmentation import (
+    attention_iou,
+    baseline_iou,
+    baseline_scores,
+    detect_objects,
+    head_scores,
+    location_prior,
+    read_results,
+)
 
 
 @pytest.fixture(scope="module")
@@ -20,14 +34,14 @@ def test_every_sample_comes_once_with_the_its_index(pictures):
 
 
 def test_a_limit_ends_early_and_samples_wait_until_reached(pictures, monkeypatch):
-    drawn = []
+    drawn, draw = [], type(pictures).__getitem__
     monkeypatch.setattr(
-        type(pictures), "__getitem__", lambda self, index: drawn.append(index) or index
+        type(pictures), "__getitem__", lambda self, index: drawn.append(index) or draw(self, index)
     )
     run = batches(pictures, 2, limit=3)
     assert drawn == []
-    assert next(run) == ([0, 1], [0, 1]) and drawn == [0, 1]
-    assert next(run) == ([2], [2])
+    assert next(run)[0] == [0, 1] and drawn == [0, 1]
+    assert next(run)[0] == [2] and drawn == [0, 1, 2]
 
 
 def test_sizes_under_one_are_refused_at_once(pictures):
@@ -35,6 +49,8 @@ def test_sizes_under_one_are_refused_at_once(pictures):
         batches(pictures, 0)
     with pytest.raises(ValueError, match="limit=0 must be at least 1"):
         batches(pictures, 2, limit=0)
+    with pytest.raises(ValueError, match="workers=-1 must be at least 0"):
+        batches(pictures, 2, workers=-1)
 
 
 def test_pictures_are_stacked_in_order(pictures):
@@ -67,8 +83,10 @@ def test_damaged_files_are_left_out_and_listed(damaged):
     with pytest.warns(UserWarning, match=LISTED):
         seen = list(batches(damaged, 2))
     assert [indices for indices, _ in seen] == [[0, 1], [3]]
-    with pytest.warns(UserWarning, match=LISTED):
+    with pytest.warns(LeftOutWarning, match=LISTED) as caught:
         samples = read_samples(damaged)
+    warned = caught[0].message
+    assert warned.count == 7 and len(warned.reasons) == 4 and "2.png" in warned.reasons[0]
     assert [sample.path[-5:] for sample in samples] == ["0.png", "1.png", "3.png"]
     assert of_data(damaged) == of_data(damaged)
 
@@ -104,3 +122,95 @@ def test_finding_objects_goes_on_behind_a_damaged_file(damaged, tmp_path):
     assert again.equals(found)
     with pytest.warns(UserWarning, match=LISTED):
         read_results(path)
+
+
+def test_what_was_left_out_can_be_gathered_and_other_warnings_go_on(damaged):
+    with pytest.warns(UserWarning, match="^another$"), left_out_gathered() as reasons:
+        warnings.warn("another", stacklevel=1)
+        read_samples(damaged)
+        read_samples(damaged)
+    assert len(reasons) == 8 and "2.png" in reasons[0] and "6.png" in reasons[-1]
+
+
+# --- other processes that read ------------------------------------------------------------------
+
+
+def everything(dataset, workers):
+    with pytest.warns(LeftOutWarning) as caught:
+        seen = list(batches(dataset, 2, workers=workers))
+    samples = [sample for _, samples in seen for sample in samples]
+    return [indices for indices, _ in seen], samples, str(caught[0].message)
+
+
+def test_other_processes_read_the_same(damaged):
+    state = torch.get_rng_state()
+    indices, samples, warned = everything(damaged, 2)
+    assert torch.equal(torch.get_rng_state(), state), "the caller's random numbers are its own"
+    again_indices, again, again_warned = everything(damaged, 0)
+    assert indices == again_indices and warned == again_warned
+    for one, other in zip(samples, again, strict=True):
+        assert torch.equal(one.image, other.image) and one.path == other.path
+
+
+def test_other_processes_draw_the_same(pictures):
+    model = load_model("crate-creatures")
+    here, there = (
+        measure_layers(model, pictures, batch_size=2, progress=False, workers=workers)
+        for workers in (0, 1)
+    )
+    assert there.equals(here)
+
+
+def test_other_processes_read_no_more_than_a_batch_ahead(tmp_path):
+    for index in range(40):
+        Image.new("RGB", (8, 8), (index, 0, 0)).save(tmp_path / f"{index:02d}.png")
+    run = batches(load_dataset(f"folder:{tmp_path}"), 2, workers=1)
+    assert next(run)[0] == [0, 1]
+    for index in range(6, 40):
+        (tmp_path / f"{index:02d}.png").unlink()
+    with pytest.warns(LeftOutWarning, match=r"34 of 40 .*\n  .*06\.png is missing"):
+        assert [indices for indices, _ in run] == [[2, 3], [4, 5]]
+
+
+def test_an_error_in_another_process_has_its_own_words(damaged):
+    damaged.paths = damaged.paths[:2]
+    noisy = NoisyPictures(damaged, [Noise(0.5, 10.0, "objects")])
+    with pytest.raises(ValueError) as here:
+        list(batches(noisy, 2))
+    with pytest.raises(ValueError) as there:
+        list(batches(noisy, 2, workers=1))
+    assert str(there.value) == str(here.value)
+    assert type(there.value) is type(here.value)
+    assert "In a process that reads pictures" in there.value.__notes__[0]
+
+
+def test_a_list_is_read_where_it_is(pictures):
+    samples = list(pictures)
+    seen = [sample for _, some in batches(samples, 2, workers=2) for sample in some]
+    assert all(one is other for one, other in zip(seen, samples, strict=True))
+
+
+@pytest.mark.parametrize(
+    "measure",
+    [
+        lambda model, data, **how: measure_layers(model, data, progress=False, **how),
+        lambda model, data, **how: collect(model, data, {"x": lambda s: s.tokens}, **how),
+        lambda model, data, **how: attention_iou(model, data, progress=False, **how),
+        lambda model, data, **how: baseline_iou(data, 6, 2, **how),
+        lambda model, data, **how: head_scores(model, data, progress=False, **how),
+        lambda model, data, **how: baseline_scores(data, 6, 2, {}, **how),
+        lambda model, data, **how: location_prior(data, 6, **how),
+        lambda model, data, **how: read_samples(data, **how),
+    ],
+)
+def test_workers_are_passed_on(measure, pictures, monkeypatch):
+    asked = []
+
+    def here(dataset, indices, workers, ahead):
+        asked.append(workers)
+        return (dataset[index] for index in indices)
+
+    monkeypatch.setattr(sys.modules[LeftOutWarning.__module__], "attempts", here)
+    model = build_model("crate_micro_patch6_72.creatures", dim=16, depth=1, heads=2).eval()
+    measure(model, pictures, workers=3)
+    assert asked == [3]
