@@ -1,5 +1,6 @@
 """Each chapter on a user's own checkpoint and pictures, by parameters only."""
 
+import json
 import os
 import subprocess
 import sys
@@ -7,21 +8,24 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import nbformat
+import pandas as pd
 import pytest
 import torch
 from PIL import Image
 
 from crate_analysis import build_model, load_dataset
 from crate_analysis.datasets import export_voc
+from crate_analysis.notebook import RESULTS
 
 ROOT = Path(__file__).resolve().parents[2]
 ARCH = "crate_tiny_patch8_224.cpal24"
-CHAPTERS = sorted(
-    path.stem
-    for path in (ROOT / "notebooks").glob("*.ipynb")
-    # the first is about the shipped models, the second needs classes, see below
-    if path.stem not in ("03-models-and-data", "12-transfer")
-)
+OTHERS = {
+    "03-models-and-data",  # about the shipped models
+    "12-transfer",  # needs classes, see below
+    "14-released-checkpoints",  # about released weights
+    "15-grid",  # about the results of other chapters
+}
+CHAPTERS = sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} - OTHERS)
 NEED_NO_TRUTH = {"01-compression", "10-inside"}
 
 
@@ -49,8 +53,16 @@ def photographs(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def voc(tmp_path_factory):
+    """Eight listed: one cut off, one missing, one without any object, five animals of one class."""
     folder = tmp_path_factory.mktemp("voc")
-    export_voc(load_dataset("creatures", "val", 64, limit=6), folder)
+    export_voc(load_dataset("creatures", "val", 64, limit=8), folder)
+    damaged, missing, empty = (f"val_{index:06d}" for index in (0, 2, 4))
+    whole = (folder / "JPEGImages" / f"{damaged}.jpg").read_bytes()
+    (folder / "JPEGImages" / f"{damaged}.jpg").write_bytes(whole[: len(whole) // 2])
+    (folder / "JPEGImages" / f"{missing}.jpg").unlink()
+    for path in (folder / "SegmentationClass").glob("*.png"):
+        truth = Image.open(path)
+        truth.point(lambda index, most=path.stem != empty: min(index, most)).save(path)
     return f"voc:{folder}"
 
 
@@ -74,7 +86,7 @@ def runs(checkpoint, photographs, voc, classes, tmp_path_factory):
         notebook = ROOT / "notebooks" / f"{chapter}.ipynb"
         command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb"]
         command += ["-y", f'models: ["{checkpoint}@{ARCH}"]', "-p", "dataset", dataset]
-        command += ["-p", "n_images", "6", "--no-progress-bar", *parameters]
+        command += ["-p", "n_images", "8", "--no-progress-bar", *parameters]
         options = {"capture_output": True, "text": True, "cwd": folder}
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
         return folder, subprocess.run(command, env=one_thread, **options)
@@ -101,7 +113,9 @@ def test_a_chapter_runs_on_other_pictures_and_weights(chapter, kind, runs):
 
     shown = str([cell.outputs for cell in code_cells(folder)])
     assert ("has no masks" in shown) == (kind == "photographs" and chapter not in NEED_NO_TRUTH)
+    assert ("2 of 8 pictures were left out" in shown) == (kind == "voc")
     assert_shown_figures_are_saved(folder)
+    assert_run_is_recorded(folder, chapter)
 
 
 @pytest.mark.slow
@@ -109,6 +123,7 @@ def test_transfer_runs_on_other_classes(runs):
     folder, finished = runs["12-transfer", "classes"].result()
     assert finished.returncode == 0, finished.stderr[-2000:]
     assert_shown_figures_are_saved(folder)
+    assert_run_is_recorded(folder, "12-transfer")
 
 
 @pytest.mark.slow
@@ -130,3 +145,12 @@ def assert_shown_figures_are_saved(folder):
         drawn = any("image/png" in output.get("data", {}) for output in cell.outputs)
         for suffix in (".svg", ".csv"):
             assert (folder / "output" / f"{name}{suffix}").exists() == drawn or not name
+
+
+def assert_run_is_recorded(folder, chapter):
+    """What it was run with, and its headline numbers, be they none."""
+    record = json.loads((folder / "output" / f"{chapter}-provenance.json").read_text())
+    assert record["models"] and record["data"] and record["parameters"]["n_images"] == 8
+    results = pd.read_csv(folder / "output" / f"{chapter}-results.csv")
+    assert list(results) == RESULTS
+    assert results[["mean", "low", "high"]].notna().all(axis=None)
