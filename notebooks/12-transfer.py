@@ -53,7 +53,7 @@ output = "output"
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-check_parameters(
+parameters = check_parameters(
     globals(),
     models=list[str],
     dataset=str,
@@ -76,9 +76,10 @@ import pandas as pd
 from IPython.display import display
 from myst_nb import glue
 
+from crate_analysis import load_dataset
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models
-from crate_analysis.notebook import save_figure, table
+from crate_analysis.notebook import save_figure, save_results, show_provenance, table
 from crate_analysis.plotting import interval_curves, interval_dots, model_colours, sheet
 from crate_analysis.training.knn import NEIGHBOURS
 from crate_analysis.training.recipe import SupervisedRecipe
@@ -303,3 +304,22 @@ for key, value in {
 #
 # That a CRATE's features transfer does not say that they transfer *better* than a ViT's: for that its
 # interval would have to lie above the ViT's.
+
+# %% [markdown]
+# ## How this page was made
+
+# %% tags=["hide-input"]
+columns = ["model", "quantity", "mean", "low", "high"]
+label_of = {"trained": "", "untrained": ", untrained", "none": ""}
+probed = most[most.reader == "linear"]
+of = "accuracy, linear probe of " + probed.features + probed.weights.map(label_of)
+results = probed.assign(quantity=of)[columns].values.tolist()
+results += tuned.assign(quantity="accuracy, " + tuned.way)[columns].values.tolist()
+save_results(results, output, "12-transfer")
+data = [
+    load_dataset(dataset, split, size, len(part.pictures), seed)
+    for size, parts in splits.items()
+    for split, part in parts._asdict().items()
+    if split != "dev" or part.pictures is not parts.train.pictures  # a folder has no `dev`
+]
+show_provenance("12-transfer", parameters, models, data)
