@@ -68,8 +68,13 @@ def test_the_table_is_that_of_one_go(what, options, whole, model, pictures, tmp_
     assert len(tables(tmp_path)) == 2, "the table and what it is of; no shards are left"
 
 
-def test_the_objects_are_those_of_one_go(model, pictures, tmp_path, capsys):
+def test_the_objects_are_those_of_one_go(model, pictures, tmp_path, capsys, monkeypatch):
+    taken = []
+    monkeypatch.setattr(
+        "crate_analysis.fingerprints.of_weights", lambda model: taken.append(model) or "weights"
+    )
     run("objects", tmp_path / "sharded", "--layers", "2", "-1")
+    assert len(taken) == 1, "the weights are looked at once, not for each shard"
     found = read_objects(capsys.readouterr().out.strip())
     whole = detect_objects(model, pictures, tmp_path, [2, -1], batch_size=4, progress=False)
     pd.testing.assert_frame_equal(found, whole)

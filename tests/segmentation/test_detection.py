@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from crate_analysis import build_model, load_dataset
+from crate_analysis.datasets.batches import attempts
 from crate_analysis.datasets.coco import decode
 from crate_analysis.probes import patch_features
 from crate_analysis.segmentation import (
@@ -21,6 +22,7 @@ from crate_analysis.segmentation import (
     to_pixels,
     write_coco_results,
 )
+from crate_analysis.segmentation.detection import find_objects
 
 SIZE = 72
 
@@ -80,10 +82,23 @@ def test_a_run_goes_on_behind_the_last_whole_line(model, scenes, whole, tmp_path
     assert seen == fingerprint
 
 
-def test_two_workers_find_the_same(model, scenes, whole, tmp_path):
+def test_two_workers_read_and_cut_the_same(model, scenes, whole, tmp_path, monkeypatch):
+    asked = []
+
+    def watched(dataset, indices, workers, ahead):
+        asked.append(workers)
+        return attempts(dataset, indices, workers, ahead)
+
+    monkeypatch.setattr("crate_analysis.segmentation.detection.attempts", watched)
     detect_objects(model, scenes, tmp_path, layers=[0, -1], workers=2, progress=False)
     [path] = tmp_path.iterdir()
     assert path.read_text() == whole[0].read_text()
+    assert asked == [2]
+
+
+def test_objects_are_found_without_a_file_too(model, scenes, whole):
+    found = find_objects(model, scenes, layers=[0, -1], batch_size=3)
+    pd.testing.assert_frame_equal(found, whole[1])
 
 
 KILLED = """
