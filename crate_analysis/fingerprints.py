@@ -47,15 +47,19 @@ def of_data(dataset: SampleDataset) -> str:
             repr((sample.image.shape, sample.label, sample.mask_names)).encode(),
             sample.image.numpy().tobytes(),
             sample.masks.numpy().tobytes(),
+            *(one.numpy().tobytes() for one in (sample.void, sample.crowds) if one.any()),
         ]
     return digest(parts)
 
 
 def describe(model: UnrolledModel, dataset: SampleDataset) -> dict[str, Any]:
     """Which model and which pictures a measurement is of, JSON-ready."""
+    return {"model": model.name, "weights": of_weights(model), **describe_data(dataset)}
+
+
+def describe_data(dataset: SampleDataset) -> dict[str, Any]:
+    """Which pictures these are, JSON-ready; `data` is their fingerprint."""
     return {
-        "model": model.name,
-        "weights": of_weights(model),
         "dataset": f"{dataset.name}, {dataset.split}, seed {dataset.seed}",
         "data": of_data(dataset),
         "pictures": len(dataset),

@@ -111,9 +111,9 @@ def show_provenance(
             f"{one['given']} (SHA-256 {one['sha256'][:16]}…)" for one in record["models"]
         ),
         "data": ", ".join(
-            f"{one['name']}, {one['split']}, seed {one['seed']}, {one['pictures']} pictures"
+            f"{one['dataset']}, {one['pictures']} pictures"
             + (f" at {one['image_size']} px" if one["image_size"] else "")
-            + f" (fingerprint {one['fingerprint']})"
+            + f" (fingerprint {one['data']})"
             for one in record["data"]
         ),
         "versions": ", ".join(f"{name} {found}" for name, found in record["versions"].items())

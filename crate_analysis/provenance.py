@@ -13,7 +13,7 @@ from typing import Any
 
 import crate_analysis
 from crate_analysis.datasets import SampleDataset
-from crate_analysis.fingerprints import of_code, of_data
+from crate_analysis.fingerprints import describe_data, of_code
 from crate_analysis.models.checkpoints import locate
 
 PACKAGE = Path(__file__).parent
@@ -40,12 +40,12 @@ def provenance(
 
     Raises what `load_model` raises for a model that is not there.
     """
-    described = [_describe_data(dataset) for dataset in datasets]
+    described = [describe_data(dataset) for dataset in datasets]
     return {
         "chapter": chapter,
         "parameters": dict(parameters),
         "models": [_describe_model(given) for given in dict.fromkeys(models)],
-        "data": list({found["fingerprint"]: found for found in described}.values()),
+        "data": list({found["data"]: found for found in described}.values()),
         "code": _describe_code(),
         "versions": {"python": platform.python_version(), **_versions()},
         "system": f"{platform.system()} {platform.machine()}",
@@ -58,17 +58,6 @@ def _describe_model(given: str) -> dict[str, str]:
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     return {"given": given, "file": path.name, "sha256": found}
-
-
-def _describe_data(dataset: SampleDataset) -> dict[str, Any]:
-    return {
-        "name": dataset.name,
-        "split": dataset.split,
-        "seed": dataset.seed,
-        "pictures": len(dataset),
-        "image_size": dataset.image_size,
-        "fingerprint": of_data(dataset),
-    }
 
 
 def _describe_code() -> dict[str, Any]:

@@ -34,8 +34,8 @@ def test_the_record_names_files_and_pictures_by_what_they_hold(pictures):
             "sha256": hashlib.sha256(weights).hexdigest(),
         }
     ]
-    assert [one["seed"] for one in record["data"]] == [5, 6]
-    assert record["data"][0]["fingerprint"] != record["data"][1]["fingerprint"]
+    told = [one["dataset"] for one in record["data"]]
+    assert told == ["creatures, dev, seed 5", "creatures, dev, seed 6"]
     assert record["data"][0]["pictures"] == 3
     assert record["versions"]["torch"] and record["finished"].endswith("+00:00")
 
@@ -74,7 +74,7 @@ def test_it_is_shown_and_written(pictures, tmp_path):
     record = json.loads((tmp_path / "new" / "05-x-provenance.json").read_text(encoding="utf-8"))
     for told in (
         record["models"][0]["sha256"][:16],
-        record["data"][0]["fingerprint"],
+        record["data"][0]["data"],
         record["code"]["library"],
         f"torch {record['versions']['torch']}",
         "dataset = &#39;&lt;creatures&gt;&#39;",

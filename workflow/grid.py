@@ -216,7 +216,7 @@ def _row_of_record(record: Mapping[str, Any]) -> dict[str, Any]:
         "commit": record["code"]["commit"],
         "library": record["code"]["library"],
         "checkpoints": " ".join(one["sha256"][:16] for one in record["models"]),
-        "data": " ".join(one["fingerprint"] for one in record["data"]),
+        "data": " ".join(one["data"] for one in record["data"]),
     }
 
 

@@ -15,7 +15,7 @@ from crate_analysis.datasets.batches import AbsentError
 from crate_analysis.models import UnrolledModel
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, random_attention
 from crate_analysis.segmentation.masks import Rule, attention_mask
-from crate_analysis.segmentation.truth import NO_MASKS, Truth
+from crate_analysis.segmentation.truth import NO_MASKS, PICTURE, Truth
 
 COLUMNS = ["model", "layer", "rule", "image", "mask", "head", "iou"]
 SCORES = ["model", "layer", "image", "within", "mask", "head", "share", "iou", "average_precision"]
@@ -77,7 +77,7 @@ def baseline_iou(
         truth = Truth(samples, indices, grid)
         noise = random_attention((len(samples), heads, *grid), generator)
         centre = centre_attention(*grid).expand(len(samples), 1, *grid)
-        ceiling = truth.compare(patch_ceiling(truth.masks, patch_size))
+        ceiling = truth.compare(patch_ceiling(truth.masks, patch_size, truth.ignored))
         ceiling = ceiling[ceiling["head"] == ceiling["plane"]].assign(model="patch ceiling")
         for rule in rules:
             for name, maps in (("random maps", noise), ("centre prior", centre)):
@@ -187,17 +187,17 @@ def location_prior(
     Raises ValueError for an empty data set and for one without masks.
     """
     sums: dict[str, Tensor] = {}
-    count = 0
+    counted: Tensor | int = 0
     for indices, samples in batches(dataset, batch_size, limit, workers=workers):
         grid = _patch_grid(samples, patch_size)
         truth = Truth(samples, indices, grid)
-        count += len(samples) * truth.patch_pixels
+        counted = counted + truth.regions[PICTURE][0].sum(0).unflatten(-1, grid)
         for name in np.unique(truth.names[truth.names != ""]):
             total = truth.pixels[torch.from_numpy(truth.names == name)].sum(0).unflatten(-1, grid)
             sums[name] = sums.get(name, 0) + total
     if not sums:
         raise ValueError(NO_MASKS)
-    return {name: total / count for name, total in sums.items()}
+    return {name: total / torch.as_tensor(counted).clamp(min=1) for name, total in sums.items()}
 
 
 @torch.inference_mode()

@@ -49,7 +49,6 @@ class Truth:
         self.indices = np.asarray(indices)
         self.grid = grid
         self.pixels = self._count(self.masks)
-        self.patch_pixels = height * width // (grid[0] * grid[1])
         self.regions = {PICTURE: (self._count(counted)[:, 0], self.pixels)}
         for name in within:
             region = self.masks & torch.from_numpy(self.names == name)[..., None, None]

@@ -1,5 +1,6 @@
 """Heads that were planted are found, scored as they must be, and chosen."""
 
+from dataclasses import replace
 from types import SimpleNamespace
 
 import numpy as np
@@ -153,6 +154,17 @@ def test_the_location_prior_is_the_mean_mask():
     expected = torch.zeros(4, 4)
     expected[1:3, 1] = 0.5
     torch.testing.assert_close(prior["head"], expected)
+
+
+def test_the_location_prior_takes_its_shares_of_what_counts():
+    """Half of the head's patch is undecided in one picture of six: 2.5 of 5.5 patches are head."""
+    samples = [Drawn()[index] for index in range(6)]
+    void = torch.zeros(8, 8, dtype=torch.bool)
+    void[2:3, 2:4] = True
+    samples[0] = replace(samples[0], void=void)
+    prior = location_prior(samples, PATCH)["head"]
+    assert prior[1, 1].item() == pytest.approx(2.5 / 5.5)
+    assert prior[2, 1].item() == pytest.approx(3 / 6)
 
 
 def test_baselines_know_where_parts_are_and_what_patches_allow():

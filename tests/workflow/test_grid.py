@@ -160,7 +160,7 @@ def test_what_is_done_is_gathered_and_what_is_not_is_listed(grids, notebook, mon
         "finished": "2026-01-01T00:00:00+00:00",
         "code": {"commit": "abc", "library": "def"},
         "models": [{"sha256": "0123456789abcdef0123"}],
-        "data": [{"fingerprint": "f1"}, {"fingerprint": "f2"}],
+        "data": [{"data": "f1"}, {"data": "f2"}],
     }
     (done / "count-provenance.json").write_text(json.dumps(record))
     grids.gather(grid)
