@@ -125,7 +125,7 @@ if shown:
     limits = {"vmin": -3, "vmax": 3, "cmap": "RdBu", "cbar_kws": {"label": "units of intervals"}}
     numbers = shown["difference"].map("{:.3g}".format)
     sns.heatmap(shown["units"].clip(-3, 3), annot=numbers, fmt="", linewidths=1, ax=ax, **limits)
-    for text, unit in zip(ax.texts, shown["units"].stack(), strict=True):
+    for text, unit in zip(ax.texts, shown["units"].stack().dropna(), strict=True):
         text.set_fontweight("bold" if abs(unit) > 1 else "normal")
     ax.set_yticks(np.arange(height) + 0.5, [f"{q}  ({n[:2]})" for n, q in shown["units"].index])
     ax.set(xlabel="", ylabel="")
