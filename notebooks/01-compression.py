@@ -45,6 +45,7 @@ dataset = "creatures"
 image_size = None  # pixels a side; None for what each model was trained at
 n_images = 256
 device = "cpu"
+workers = 0  # processes that read pictures; 0 for none but this one
 seed = 0
 output = "output"
 
@@ -58,6 +59,7 @@ parameters = check_parameters(
     image_size=int | None,
     n_images=int,
     device=str,
+    workers=int,
     seed=int,
     output=str,
 )
@@ -94,7 +96,7 @@ from crate_analysis.plotting import layer_curves, model_colours, reference_line
 
 # %% tags=["hide-input"]
 frames, measured_models, measured_pictures = [], {}, []
-how = {"progress": False}
+how = {"workers": workers, "progress": False}
 for name, trained in load_models(models, device).items():
     torch.manual_seed(seed)
     initial = from_config(trained.config).eval().to(device)

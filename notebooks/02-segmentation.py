@@ -49,6 +49,7 @@ layer = None  # from 0, or from the end when negative; None for the paper's
 rules = ["mass", "entries"]  # how maps become masks; the first gives the headline
 keep = 0.6
 device = "cpu"
+workers = 0  # processes that read pictures; 0 for none but this one
 seed = 0
 output = "output"
 
@@ -65,6 +66,7 @@ parameters = check_parameters(
     rules=list[str],
     keep=float,
     device=str,
+    workers=int,
     seed=int,
     output=str,
 )
@@ -166,15 +168,16 @@ save_figure(figure, shown_maps, output, "fig-heads")
 has_masks = any(len(sample.masks) for _, (sample,) in batches(pictures[names[0]], 1))
 if has_masks:
     frames = []
+    how = {"rules": rules, "workers": workers}
     for name, network in networks.items():
         torch.manual_seed(seed)
         initial = from_config(network.config).eval().to(device)
         for weights, model in (("trained", network), ("initial", initial)):
-            frame = attention_iou(model, pictures[name], keep, rules, progress=False)
+            frame = attention_iou(model, pictures[name], keep, **how, progress=False)
             frames.append(frame.assign(model=name, weights=weights))
     heads = networks[names[0]].config.heads
     patch = networks[names[0]].config.patch_size
-    baselines = baseline_iou(pictures[names[0]], patch, heads, keep, rules, seed=seed)
+    baselines = baseline_iou(pictures[names[0]], patch, heads, keep, **how, seed=seed)
     iou = pd.concat([*frames, baselines.assign(weights="none")], ignore_index=True)
     keys = ["model", "weights", "layer", "rule", "image"]
     best = iou.groupby([*keys, "mask"]).iou.max().reset_index()

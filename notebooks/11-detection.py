@@ -58,7 +58,7 @@ layers = None  # a list of those to cut besides that one; None for all
 n_masks = 3
 tau = 0.15
 device = "cpu"
-workers = 2  # processes that cut
+workers = 2  # processes that read pictures, and as many that cut
 seed = 0
 output = "output"
 
@@ -149,8 +149,7 @@ glue("n_measured", len(readable), display=False)
 
 # %% tags=["hide-input"]
 folder = Path(output) / "detections"
-how = {"n_masks": n_masks, "tau": tau, "progress": False}
-how["workers"] = workers if device == "cpu" else 1  # on a GPU the cuts run there, too
+how = {"n_masks": n_masks, "tau": tau, "workers": workers, "progress": False}
 found = pd.concat(
     detect_objects(network, pictures, folder, cut_at[name], **how).assign(model=name)
     for name, network in networks.items()
