@@ -63,9 +63,10 @@ def measure_in_shards(
 
     Each process takes every so-manieth shard of `shard_size` pictures, which should be a multiple
     of the measurement's batch size. A shard's rows are written when they are measured, to a folder
-    beside the table, and are not measured again by a later call; the folder goes when all are
-    merged into the table. A table that is there already is left as it is, so its name must say
-    all that it depends on. Two runs of the same may go on at once, and only share the work badly.
+    beside the table, and are not measured again by a later call with the same `shard_size`; the
+    folder goes when all are merged into the table. A table that is there already is left as it is,
+    so its name must say all that it depends on. Two runs of the same may go on at once, though
+    each measures what the other has not written yet.
 
     Beside the table a `.json` file holds `record` and, as `left_out`, a line for each picture that
     could not be read; a `LeftOutWarning` counts and lists them, of a finished table as well.
@@ -78,7 +79,8 @@ def measure_in_shards(
     if len(dataset) == 0:
         raise ValueError("the data set is empty; check its folder, split and limit")
     note, shards = table.with_suffix(".json"), table.with_suffix(".shards")
-    paths = {first: shards / f"{first:08d}.json" for first in range(0, len(dataset), shard_size)}
+    starts = range(0, len(dataset), shard_size)
+    paths = {first: shards / f"{shard_size}-{first:08d}.json" for first in starts}
 
     def is_finished() -> bool:
         return table.exists() and note.exists()
@@ -101,9 +103,10 @@ def measure_in_shards(
     if rank() == 0:
         with shards_needed():
             if not is_finished():
-                rows, left_out = _merge([json.loads(path.read_text()) for path in paths.values()])
+                texts = [path.read_text(encoding="utf-8") for path in paths.values()]
+                text, left_out = _merge([json.loads(text) for text in texts])
                 write_text(note, json.dumps({**record, "left_out": left_out}, indent=2) + "\n")
-                write_text(table, rows)
+                write_text(table, text)
         shutil.rmtree(shards, ignore_errors=True)
         report_left_out(json.loads(note.read_text(encoding="utf-8"))["left_out"], len(dataset))
     wait_for_all()

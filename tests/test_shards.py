@@ -118,6 +118,20 @@ def test_what_was_measured_before_a_stop_is_not_measured_again(pictures, tmp_pat
     assert len(seen) == 5, "a finished table is left as it is"
 
 
+def test_shards_of_another_size_are_not_taken_for_these(pictures, tmp_path):
+    def stopped(part):
+        if part.start:
+            raise KeyboardInterrupt
+        return count(part)
+
+    table = tmp_path / "table.csv"
+    with pytest.raises(KeyboardInterrupt):
+        measure_in_shards(stopped, pictures, table, 6, {})
+    measure_in_shards(count, pictures, table, 12, {})
+    assert pd.read_csv(table).image.tolist() == list(range(21))
+    assert tables(tmp_path) == ["table.csv", "table.json"]
+
+
 def test_windows(pictures):
     window = Window(pictures, 18, 24)
     assert len(window) == 3 and window.name == "creatures[18:21]"
@@ -315,7 +329,7 @@ def test_a_killed_process_loses_and_repeats_nothing(model, tmp_path, capsys, mon
 
     # Restarted by three, with a mark in a shard that is done: it is taken as it is.
     shutil.copytree(killed, marked)
-    [first] = marked.glob("*.shards/00000000.json")
+    [first] = marked.glob("*.shards/4-00000000.json")
     part = json.loads(first.read_text(encoding="utf-8"))
     first.write_text(json.dumps(part | {"rows": "marked\n"}), encoding="utf-8")
     subprocess.run(command(marked, "3"), check=True)
@@ -325,12 +339,12 @@ def test_a_killed_process_loses_and_repeats_nothing(model, tmp_path, capsys, mon
     seen = []
 
     def watched(network, window, **options):
-        seen.append(f"{window.start:08d}.json")
+        seen.append(f"4-{window.start:08d}.json")
         return measure_layers(network, window, **options)
 
     monkeypatch.setattr("crate_analysis.evaluate.measure_layers", watched)
     main(command(killed, "1")[command(killed, "1").index("layers") :])
-    assert sorted([*seen, *done]) == [f"{start:08d}.json" for start in range(0, 320, 4)]
+    assert sorted([*seen, *done]) == [f"4-{start:08d}.json" for start in range(0, 320, 4)]
     whole = measure_layers(model, load_dataset("creatures", "val", 36, limit=320), batch_size=2)
     text = whole.to_csv(index=False)
     assert table_of(capsys).read_text(encoding="utf-8") == text
