@@ -91,7 +91,30 @@ def test_the_record_says_what_was_measured(tmp_path):
     assert record["keep"] == 0.6 and record["rules"] == ["mass", "entries"]
     run("attention", tmp_path, "--keep", "0.7")
     run("attention", tmp_path)
-    assert len(tables(tmp_path)) == 4, "another request has a table of its own"
+    run("attention", tmp_path, "--workers", "1")
+    assert len(tables(tmp_path)) == 4, "another request, and only that, has a table of its own"
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [
+        ("layers", "measure_layers"),
+        ("attention", "attention_iou"),
+        ("heads", "head_scores"),
+        ("objects", "find_objects"),
+    ],
+)
+def test_workers_are_passed_on(what, name, tmp_path, monkeypatch):
+    asked = []
+
+    def stop(*_, **options):
+        asked.append(options["workers"])
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(f"crate_analysis.evaluate.{name}", stop)
+    with pytest.raises(KeyboardInterrupt):
+        run(what, tmp_path, "--workers", "3")
+    assert asked == [3]
 
 
 def count(part):
