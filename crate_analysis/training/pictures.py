@@ -10,16 +10,22 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from crate_analysis.datasets import SampleDataset, load_dataset
+from crate_analysis.datasets import SampleDataset, batches, load_dataset, stack_images
+from crate_analysis.datasets.batches import attempts
+from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.distributed import first_process_first
 from crate_analysis.training.recipe import Recipe
+
+BATCH = 64
+"""Pictures that are written at a time."""
 
 
 class CachedPictures:
     """The pictures of a split as one memory-mapped array; workers are not needed to read it.
+
+    Pictures whose files are damaged or missing are left out, and listed by a warning.
 
     The file's name holds a digest of what the data set gives now, so that a changed data set is
     not answered from an old file.
@@ -77,8 +83,9 @@ def _labels_of(path: Path) -> Path:
 def _digest(source: SampleDataset) -> str:
     """Of the first pictures and labels, and of the names of the classes."""
     digest = hashlib.sha256(repr(tuple(source.classes)).encode())
-    for index in range(min(8, len(source))):
-        sample = source[index]
+    for sample in attempts(source, range(min(8, len(source))), workers=0, ahead=0):
+        if isinstance(sample, UnreadableSampleError):
+            continue
         if sample.label is None:
             raise ValueError(
                 f"{sample.path} has no label; training needs a data set with one class a picture, "
@@ -91,15 +98,21 @@ def _digest(source: SampleDataset) -> str:
 def _render(source: SampleDataset, path: Path) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     part = path.with_suffix(f".{os.getpid()}.part.npy")
-    shape = (len(source), *source[0].image.shape)
-    images = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
-    labels = np.empty(len(source), np.int64)
-    loader = DataLoader(source, batch_size=None, num_workers=os.cpu_count() or 1)
-    for index, sample in enumerate(tqdm(loader, "pictures", unit="picture")):
-        images[index], labels[index] = sample.image.numpy(), sample.label
+    images: np.memmap | None = None
+    labels: list[int | None] = []
+    workers = min(os.cpu_count() or 1, len(source) // BATCH)  # for few it takes longer to start one
+    read = batches(source, BATCH, workers=workers)
+    for _, samples in tqdm(read, "pictures", -(-len(source) // BATCH), unit="batch"):
+        found = stack_images(samples).numpy()
+        if images is None:  # as long as it can get: what was left out is missing at its end
+            shape = (len(source), *found.shape[1:])
+            images = np.lib.format.open_memmap(part, "w+", np.uint8, shape)
+        images[len(labels) : len(labels) + len(found)] = found
+        labels += [sample.label for sample in samples]
+    assert images is not None, "batches raises where nothing can be read"
     images.flush()
     labels_part = part.with_suffix(".labels")
     with open(labels_part, "wb") as file:
-        np.save(file, labels)
+        np.save(file, np.array(labels, np.int64))
     os.replace(labels_part, _labels_of(path))
     os.replace(part, path)  # last: its presence says that both are whole

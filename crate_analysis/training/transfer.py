@@ -26,7 +26,7 @@ from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from torch import Tensor
 
-from crate_analysis.datasets import load_dataset
+from crate_analysis.datasets import batches, load_dataset
 from crate_analysis.datasets.folder import Folder
 from crate_analysis.fingerprints import digest, of_data, of_weights
 from crate_analysis.measures import mean_interval
@@ -92,7 +92,8 @@ def load_splits(
     pictures are the same.
     """
     reported = load_dataset(spec, "val", image_size)
-    if reported[0].label is None:
+    _, (first,) = next(batches(reported, 1))
+    if first.label is None:
         raise ValueError(
             f"{spec} has no labels, one class a picture: take creatures-exotic, or folder:ROOT "
             "with pictures sorted into train/CLASS and val/CLASS"

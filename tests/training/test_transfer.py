@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from crate_analysis import load_dataset
+from crate_analysis.datasets.batches import LeftOutWarning
 from crate_analysis.models import ARCHS, ModelConfig, build_model, load_snapshots, save_model
 from crate_analysis.models.registry import from_config
 from crate_analysis.training.__main__ import main
@@ -145,6 +146,20 @@ def test_a_folders_pictures_are_mixed_and_none_is_both_learned_from_and_chosen_o
 def test_a_small_folder_is_shared_out_as_asked(colours, cache):
     splits = load_splits(colours, 16, 300, 100, 500, cache)
     assert [len(part.indices) for part in splits] == [30, 10, 20]
+
+
+def test_damaged_pictures_are_left_out(tmp_path):
+    for split in ("train", "val"):
+        paint(tmp_path / split / "blue", BLUE, 6)
+        paint(tmp_path / split / "red", RED, 6)
+        (tmp_path / split / "blue" / "00.png").write_text("no picture")
+    with pytest.warns(LeftOutWarning, match=r"1 of 12 pictures were left out:\n.*00\.png"):
+        splits = load_splits(f"folder:{tmp_path}", 16, 8, 4, 12, tmp_path / "cache")
+    assert len(splits.val.indices) == len(splits.train.indices) + len(splits.dev.indices) == 11
+    images, labels = splits.val.pictures.batch(list(range(11)))
+    assert labels.bincount().tolist() == [5, 6]
+    red = images[:, 0].float().mean((1, 2)) > images[:, 2].float().mean((1, 2))
+    assert red.tolist() == (labels == 1).tolist()
 
 
 def test_generated_pictures_come_from_the_splits_themselves(cache):
