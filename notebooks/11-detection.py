@@ -58,7 +58,7 @@ layers = None  # a list of those to cut besides that one; None for all
 n_masks = 3
 tau = 0.15
 device = "cpu"
-workers = 2  # processes that read pictures, and as many that cut
+workers = 0  # processes that read pictures, and from two on as many that cut
 seed = 0
 output = "output"
 

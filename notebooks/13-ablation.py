@@ -57,7 +57,7 @@ scenes = "creatures-scenes"
 scene_size = 144
 n_scenes = 30
 keep = 0.6
-workers = 2
+workers = 0
 seed = 0
 output = "output"
 
