@@ -47,6 +47,7 @@ epochs = 3
 batch_size = 16
 learning_rate = 1e-3
 weight_decay = 0.01
+precision = "fp32"  # or bf16, where the machine computes with it
 seed = 0
 output = "output"
 
@@ -64,6 +65,7 @@ parameters = check_parameters(
     batch_size=int,
     learning_rate=float,
     weight_decay=float,
+    precision=str,
     seed=int,
     output=str,
 )
@@ -215,7 +217,7 @@ for given, (name, network) in zip(models, networks.items(), strict=True):
             learning_rate=float(learning_rate),
             weight_decay=float(weight_decay),
             warmup=0.1,
-            precision="bf16",
+            precision=precision,
             seed=seed,
             data_seed=seed,
             start=start,
