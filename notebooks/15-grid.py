@@ -147,10 +147,10 @@ panels = list(own.groupby(["notebook", "quantity"], sort=False))
 
 # %% mystnb={"figure": {"caption": "Every quantity for every model in every setting: the mean with its 95 % interval over pictures. The chapter's number stands in brackets.", "name": "fig-grid-all"}, "image": {"alt": "Small dot plots with intervals, one for each quantity, with a row for each model and setting."}} tags=["hide-input"]
 if panels:
-    across = 3
+    across = 2
     down = -(-len(panels) // across)
     most = max(len(part) for _, part in panels)
-    size = (10, down * (0.7 + 0.22 * most))
+    size = (8.5, down * (0.7 + 0.22 * most))
     figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
     for ax, ((notebook, quantity), part) in zip(axes.flat, panels, strict=False):
         interval_dots(part, colours, f"{quantity} ({notebook[:2]})", ax)
@@ -179,7 +179,7 @@ glue(
     else f"They were made by {len(versions)} versions of the library: run the grid again.",
     display=False,
 )
-columns = ["notebook", "models", "dataset", "seed", "state", "seconds", "memory_mb", "finished"]
+columns = ["notebook", "models", "dataset", "seed", "state", "seconds", "memory_mb"]
 runs = cells.reindex(columns=columns).rename(columns={"memory_mb": "memory (MB)"})
 table(runs.set_index("notebook"), {"seconds": "{:.0f}", "memory (MB)": "{:.0f}"}, missing="–")
 
