@@ -43,7 +43,7 @@ grid: $(ENV) $(STATE)/sync  ## run a grid of notebooks, models, data sets and se
 		$(SNAKEMAKE) summary --config grid=$(GRID) && exit $$failed
 
 test: book  ## run all tests, the built book in a browser included
-	$(BIN)/pytest
+	$(BIN)/pytest -n logical --dist loadfile
 
 lab: $(ENV) $(STATE)/sync  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks

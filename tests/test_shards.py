@@ -352,7 +352,7 @@ def test_a_killed_process_loses_and_repeats_nothing(model, tmp_path, capsys, mon
 
     # Restarted by three, with a mark in a shard that is done: it is taken as it is.
     shutil.copytree(killed, marked)
-    [first] = marked.glob("*.shards/4-00000000.json")
+    first = min(marked.glob("*.shards/*.json"))
     part = json.loads(first.read_text(encoding="utf-8"))
     first.write_text(json.dumps(part | {"rows": "marked\n"}), encoding="utf-8")
     subprocess.run(command(marked, "3"), check=True)
