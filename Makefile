@@ -42,8 +42,10 @@ grid: $(ENV) $(STATE)/sync  ## run a grid of notebooks, models, data sets and se
 	@$(SNAKEMAKE) cells --config grid=$(GRID); failed=$$?; \
 		$(SNAKEMAKE) summary --config grid=$(GRID) && exit $$failed
 
+# The slow ones use all cores themselves, or kill and time what they start: one after the other.
 test: book  ## run all tests, the built book in a browser included
-	$(BIN)/pytest -n logical --dist loadfile
+	$(BIN)/pytest -m 'not slow' -n logical --dist loadfile
+	$(BIN)/pytest -m slow
 
 lab: $(ENV) $(STATE)/sync  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --notebook-dir=notebooks

@@ -64,6 +64,8 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
     # Progress bars are for people who watch; in a chapter they are noise.
     os.environ["TQDM_DISABLE"] = "1"
     logging.getLogger("papermill").setLevel(logging.ERROR)
+    # Of a task that an interruption cut off, asyncio tells with a traceback: main has said it.
+    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
         papermill.execute_notebook(
             notebook,
