@@ -20,6 +20,9 @@ CORES ?= all
 GRID ?= params/grid.yml
 SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
 
+# Modules are compiled when they are first imported and kept so: unkept, it doubles every start.
+unexport PYTHONDONTWRITEBYTECODE
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:

@@ -16,6 +16,7 @@ import torch
 
 from crate_analysis import build_model, load_dataset
 from crate_analysis.measures import MEASURES, coding_rate, measure_layers
+from crate_analysis.models.unrolled import softmax_rows, weighted_values
 
 ROUNDS = 9
 PAPERS = ["coding_rate", "nonzero_fraction"]  # the two that the papers plot
@@ -52,6 +53,18 @@ def rate_against_formula() -> list[str]:
         "coding_rate on (4, 12, 785, 48) against the t x t formula",
         f"{literal * 1e3:.0f} ms / {ours * 1e3:.1f} ms = {times:.0f} times faster, "
         f"largest relative difference {error:.0e}",
+    ]
+
+
+def fused_attention_against_formula(shape: tuple[int, int, int, int]) -> list[str]:
+    x = torch.randn(shape)
+    with torch.inference_mode():
+        formula, fused, times = ratio(
+            lambda: softmax_rows(x, x) @ x, lambda: weighted_values(x, x, x)
+        )
+    return [
+        f"fused attention on {shape} against the formula",
+        f"{formula * 1e3:.1f} ms / {fused * 1e3:.1f} ms = {times:.1f} times faster",
     ]
 
 
@@ -95,6 +108,9 @@ def main() -> None:
     few, many = peak_memory(64), peak_memory(1024)
     rows = [
         rate_against_formula(),
+        *map(
+            fused_attention_against_formula, ((32, 4, 145, 32), (8, 4, 577, 32), (1, 6, 3601, 64))
+        ),
         *(
             measuring_against_forward(arch, batch, measures)
             for arch, batch in (

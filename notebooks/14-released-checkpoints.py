@@ -214,7 +214,7 @@ save_figure(figure, scores, output, "fig-scales")
 
 # %% [markdown]
 # CRATE is hurt less, and by both wrong scales alike. That follows from its first layer, which normalises
-# each patch before anything else ({doc}`../intro`): what is added to all pixels, or multiplies all,
+# each patch before anything else ({doc}`../index`): what is added to all pixels, or multiplies all,
 # cancels there, and only the differences between the colours' means and deviations remain. A ViT has no
 # such layer. Its attention does not get worse with its accuracy, though; the IoU says where `[CLS]` looks,
 # not whether the network knows what it sees.

@@ -26,6 +26,7 @@ from crate_analysis.models.unrolled import (
     resize_positions,
     softmax_rows,
     split_heads,
+    weighted_values,
 )
 
 
@@ -52,7 +53,8 @@ class SubspaceAttention(nn.Module):
 
     def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
         """MSSA(LN(Z)), (b,t,d)."""
-        return self.to_out(merge_heads(softmax_rows(projections, projections) @ projections))
+        values = weighted_values(projections, projections, projections)
+        return self.to_out(merge_heads(values))
 
 
 class MultiHeadAttention(nn.Module):
@@ -81,8 +83,8 @@ class MultiHeadAttention(nn.Module):
 
     def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
         """MHSA(LN(Z)), (b,t,d)."""
-        attention = softmax_rows(self._part(normed, 0), projections)
-        return self.to_out(merge_heads(attention @ self._part(normed, 2)))
+        values = weighted_values(self._part(normed, 0), projections, self._part(normed, 2))
+        return self.to_out(merge_heads(values))
 
 
 def output_map(dim: int, heads: int) -> nn.Module:

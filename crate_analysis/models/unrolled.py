@@ -255,3 +255,18 @@ def softmax_rows(
 ) -> Float[Tensor, "b h q t"]:
     """Softmax of scaled inner products, the attention matrix of both families."""
     return (queries * queries.shape[-1] ** -0.5 @ keys.transpose(-2, -1)).softmax(dim=-1)
+
+
+def weighted_values(
+    queries: Float[Tensor, "b h q p"],
+    keys: Float[Tensor, "b h t p"],
+    values: Float[Tensor, "b h t c"],
+) -> Float[Tensor, "b h q c"]:
+    """`softmax_rows(queries, keys) @ values`, by torch's fused attention, which has no such matrix.
+
+    On large pictures that is several times as fast (benchmarks/measures.py). In bfloat16 on a CPU
+    the formula is faster, for the small heads of our networks.
+    """
+    if queries.dtype == torch.bfloat16 and queries.device.type == "cpu":
+        return softmax_rows(queries, keys) @ values
+    return F.scaled_dot_product_attention(queries, keys, values)

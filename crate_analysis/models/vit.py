@@ -21,6 +21,7 @@ from crate_analysis.models.unrolled import (
     resize_positions,
     softmax_rows,
     split_heads,
+    weighted_values,
 )
 
 NORM_EPS = 1e-6  # DINO's and timm's; PyTorch's own default is 1e-5
@@ -65,8 +66,8 @@ class Block(nn.Module):
 
     def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
         """Z + MHSA(LN(Z))."""
-        attention = softmax_rows(self.attn.part(normed, 0), projections)
-        return tokens + self.attn.proj(merge_heads(attention @ self.attn.part(normed, 2)))
+        queries, values = self.attn.part(normed, 0), self.attn.part(normed, 2)
+        return tokens + self.attn.proj(merge_heads(weighted_values(queries, projections, values)))
 
     def normalize_half(self, half: Tensor) -> Tensor:
         """LN(Z^{l+1/2})."""

@@ -6,13 +6,15 @@ import json
 import math
 import re
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import pandas as pd
 import torch
 import torch.nn.functional as F
+from filelock import FileLock, Timeout
 from jaxtyping import Bool, UInt8
 from joblib import Parallel, delayed
 from torch import Tensor
@@ -59,7 +61,8 @@ def detect_objects(
     ----------
     dataset : pictures of one size, which the patch size divides; the paper takes 480 x 480.
     folder : where the results are kept, in a file `MODEL-DIGEST.jsonl`: what was asked for, then a
-        line for each picture. The digest is of all that was asked for, the model's weights, the
+        line for each picture (and beside it `MODEL-DIGEST.jsonl.lock`, empty, against two runs at
+        once). The digest is of all that was asked for, the model's weights, the
         pictures and the code of `maskcut` included, so that another request goes to another file.
     layers : from 0, or from the end when negative.
     n_masks, tau : of `maskcut`.
@@ -74,8 +77,8 @@ def detect_objects(
     which it cuts is all it says), bbox ([x, y, width, height] in pixels) and segmentation (COCO's
     run lengths).
 
-    Raises what `maskcut` raises, and ValueError for a layer that does not exist and for a data set
-    without pictures that can be read.
+    Raises what `maskcut` raises, ValueError for a layer that does not exist and for a data set
+    without pictures that can be read, and RuntimeError where another run is writing the same file.
     """
     wanted = [check_layer(model, layer) for layer in layers]
     settings = {
@@ -86,10 +89,11 @@ def detect_objects(
         "refine": refine.__name__ if refine else None,
         "code": of_code(Path(__file__).with_name("maskcut.py")),
     }
-    path, done = _open_results(Path(folder), settings)
-    pictures = range(done, len(dataset))
-    records = _records(model, dataset, pictures, wanted, n_masks, tau, refine, batch_size, workers)
-    with path.open("a", encoding="utf-8") as file:
+    with _open_results(Path(folder), settings) as (file, done):
+        pictures = range(done, len(dataset))
+        records = _records(
+            model, dataset, pictures, wanted, n_masks, tau, refine, batch_size, workers
+        )
         for record in tqdm(
             records,
             model.name,
@@ -98,9 +102,9 @@ def detect_objects(
             unit="picture",
             disable=not progress,
         ):
-            file.write(json.dumps(record) + "\n")
+            file.write(json.dumps(record).encode() + b"\n")
             file.flush()
-    return read_results(path)
+    return read_results(file.name)
 
 
 def find_objects(
@@ -196,17 +200,31 @@ def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str 
     write_text(Path(path), json.dumps(content))
 
 
-def _open_results(folder: Path, settings: dict[str, Any]) -> tuple[Path, int]:
-    """The file of these settings, and how many pictures it holds; half a last line is cut off."""
-    header = json.dumps(settings)
+@contextmanager
+def _open_results(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[BinaryIO, int]]:
+    """The file of these settings, no other run's meanwhile, and how many pictures it holds.
+
+    Half a last line is cut off.
+    """
+    header = json.dumps(settings).encode()
     stem = re.sub(r"[^\w.-]+", "-", settings["model"])  # a model may be called by its path
-    path = folder / f"{stem}-{digest([header.encode()])}.jsonl"
+    path = folder / f"{stem}-{digest([header])}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    text = path.read_text(encoding="utf-8") if path.exists() else ""
-    whole = text[: text.rfind("\n") + 1] or f"{header}\n"
-    if whole != text:
-        path.write_text(whole, encoding="utf-8")
-    return path, whole.count("\n") - 1
+    lock = FileLock(f"{path}.lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout:
+        raise RuntimeError(
+            f"another run is writing {path}; wait until it has ended, or give another folder"
+        ) from None
+    with lock, path.open("a+b") as file:
+        file.seek(0)
+        text = file.read()
+        lines = text.count(b"\n")
+        file.truncate(text.rfind(b"\n") + 1)
+        if not lines:
+            file.write(header + b"\n")
+        yield file, max(0, lines - 1)
 
 
 class _Job(NamedTuple):

@@ -95,7 +95,7 @@ def page(browser, site):
 
 
 def test_book_is_built(site):
-    assert {"index.html", "intro.html", "bibliography.html", "search.html"} <= set(PAGES)
+    assert {"index.html", "bibliography.html", "search.html"} <= set(PAGES)
     chapters = {p.stem for p in (HTML.parents[1].parent / "notebooks").glob("[0-9]*.ipynb")}
     assert chapters == {Path(p).stem for p in PAGES if p.startswith("notebooks/")}
 
@@ -104,6 +104,7 @@ def test_book_is_built(site):
 def test_page(name, page, site):
     page.goto(site + name, wait_until="networkidle")
     source = (HTML / name).read_text(encoding="utf-8")
+    assert 'rel="icon"' in source, "or a browser asks the server for /favicon.ico"
 
     formulas = len(re.findall(r'class="[^"]*\bmath\b[^"]*\bnotranslate\b', source))
     if formulas:
@@ -127,7 +128,7 @@ def test_page(name, page, site):
 
 def test_dark_theme(page, site):
     page.emulate_media(color_scheme="dark")
-    page.goto(site + "intro.html", wait_until="networkidle")
+    page.goto(site + "index.html", wait_until="networkidle")
     assert page.evaluate("document.documentElement.dataset.theme") == "dark"
     drawing = page.locator("img.line-drawing").first
     assert "invert" in drawing.evaluate("image => getComputedStyle(image).filter")
@@ -138,7 +139,7 @@ def test_search_finds_a_chapter(page, site):
     page.goto(site + "search.html?q=rate", wait_until="networkidle")
     results = page.locator("#search-results li a")
     results.first.wait_for()
-    assert any("intro" in (a.get_attribute("href") or "") for a in results.all())
+    assert any("index.html" in (a.get_attribute("href") or "") for a in results.all())
     assert not page.trouble, "\n".join(page.trouble)
 
 

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 
 from crate_analysis.models import crate as crate_module
 from crate_analysis.models.crate import CRATE, CrateLayer
-from crate_analysis.models.unrolled import resize_positions
+from crate_analysis.models.unrolled import resize_positions, weighted_values
 
 METHODS = ("normalize", "project", "attention_rows", "attend", "transform")
 
@@ -188,6 +188,17 @@ def test_the_full_attention_matrix_is_built_only_when_asked_for(build_tiny, imag
 
 
 @torch.no_grad()
+@pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
+def test_weighted_values_are_softmax_rows_times_values(dtype, close):
+    torch.manual_seed(0)
+    queries, keys, values = (torch.randn(2, 3, n, 8).to(dtype) for n in (5, 7, 7))
+    scores = torch.einsum("bhqp,bhtp->bhqt", queries.double(), keys.double()) / 8**0.5
+    expected = torch.einsum("bhqt,bhtp->bhqp", scores.softmax(-1), values.double())
+    found = weighted_values(queries, keys, values)
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.double(), expected, atol=close, rtol=0)
+
+
 def test_a_picture_of_another_size_has_its_own_grid(model):
     images = torch.randn(2, 3, 24, 8)
     assert model.patch_grid(images) == (6, 2)

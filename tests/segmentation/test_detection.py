@@ -10,6 +10,7 @@ import time
 import pandas as pd
 import pytest
 import torch
+from filelock import FileLock
 
 from crate_analysis import build_model, load_dataset
 from crate_analysis.datasets.batches import attempts
@@ -43,7 +44,7 @@ def scenes():
 def whole(model, scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
     frame = detect_objects(model, scenes, folder, layers=[0, -1], batch_size=3, progress=False)
-    [path] = folder.iterdir()
+    [path] = folder.glob("*.jsonl")
     return path, frame
 
 
@@ -91,7 +92,7 @@ def test_two_workers_read_and_cut_the_same(model, scenes, whole, tmp_path, monke
 
     monkeypatch.setattr("crate_analysis.segmentation.detection.attempts", watched)
     detect_objects(model, scenes, tmp_path, layers=[0, -1], workers=2, progress=False)
-    [path] = tmp_path.iterdir()
+    [path] = tmp_path.glob("*.jsonl")
     assert path.read_text() == whole[0].read_text()
     assert asked == [2]
 
@@ -115,7 +116,7 @@ detect_objects(load_model("crate-creatures"), scenes, sys.argv[1], progress=Fals
 def test_a_killed_run_loses_and_repeats_nothing(tmp_path):
     finished = tmp_path / "finished"
     subprocess.run([sys.executable, "-c", KILLED, str(finished)], check=True)
-    [whole] = finished.iterdir()
+    [whole] = finished.glob("*.jsonl")
     killed = tmp_path / "killed" / whole.name
     process = subprocess.Popen([sys.executable, "-c", KILLED, str(killed.parent)])
     deadline = time.monotonic() + 120
@@ -135,13 +136,23 @@ def test_a_killed_run_loses_and_repeats_nothing(tmp_path):
     assert images == list(range(60))
 
 
+def test_a_file_is_written_by_one_run_at_a_time(model, scenes, whole, tmp_path):
+    path, frame = whole
+    lock = FileLock(f"{tmp_path / path.name}.lock")
+    message = f"another run is writing .*{path.name}; wait until it has ended"
+    with lock, pytest.raises(RuntimeError, match=message):
+        detect_objects(model, scenes, tmp_path, layers=[0, -1], batch_size=3, progress=False)
+    again = detect_objects(model, scenes, tmp_path, layers=[0, -1], batch_size=3, progress=False)
+    pd.testing.assert_frame_equal(again, frame)
+
+
 def test_another_request_goes_to_another_file(model, scenes, whole, tmp_path):
     torch.manual_seed(1)
     other = build_model("crate_micro_patch6_72.creatures", dim=32, depth=3, heads=2).eval()
     other.name = "runs/a b@arch"
     for network, tau in ((model, 0.15), (model, 0.2), (other, 0.15)):
         detect_objects(network, scenes, tmp_path, layers=[0], tau=tau, progress=False)
-    names = sorted(path.name for path in tmp_path.iterdir())
+    names = sorted(path.name for path in tmp_path.glob("*.jsonl"))
     assert len(names) == 3 and len([name for name in names if name.startswith("runs-a-b-")]) == 1
     with pytest.raises(ValueError, match="layer 3 does not exist"):
         detect_objects(model, scenes, tmp_path, layers=[3], progress=False)
@@ -161,7 +172,7 @@ def test_nothing_found_is_an_empty_frame(model, tmp_path, monkeypatch):
         "bbox",
         "segmentation",
     ]
-    [path] = tmp_path.iterdir()
+    [path] = tmp_path.glob("*.jsonl")
     assert path.read_text().count("\n") == 3
 
 
