@@ -40,8 +40,10 @@ book: $(ENV) $(STATE)/sync  ## run the notebooks and build the book
 	@$(SNAKEMAKE) book
 	@echo 'The book is up to date: $(HTML)/index.html'
 
-# The page is made of what is done, even where a run failed.
+# A wrong grid file is told at once, in one line. The page is made of what is done, even where a run
+# failed.
 grid: $(ENV) $(STATE)/sync  ## run a grid of notebooks, models, data sets and seeds, and sum it up
+	@$(BIN)/python workflow/grid.py gather $(GRID)
 	@$(SNAKEMAKE) cells --config grid=$(GRID); failed=$$?; \
 		$(SNAKEMAKE) summary --config grid=$(GRID) && exit $$failed
 

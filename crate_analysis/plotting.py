@@ -92,15 +92,20 @@ def interval_dots(
     ax: Axes | None = None,
     digits: int = 3,
 ) -> Axes:
-    """A dot, its interval and its number for each row: columns label, model, mean, low, high."""
+    """A dot, its interval and its number for each row: columns label, model, mean, low, high.
+
+    The ends are NaN where there is no interval.
+    """
     ax = ax or plt.gca()
+    ends = frame[["mean", "low", "high"]]
+    least, most = min(0, ends.min().min()), max(0, ends.max().max())
     for position, row in enumerate(frame.to_dict("records")):
         colour = colours.get(row["model"], (0.45, 0.45, 0.45))
         ax.plot([row["low"], row["high"]], [position, position], color=colour, linewidth=2)
         ax.plot(row["mean"], position, "o", color=colour)
         ax.annotate(
             f"{row['mean']:.{digits}f}",
-            (row["high"], position),
+            (np.nanmax([row["mean"], row["high"]]), position),
             xytext=(6, 0),
             textcoords="offset points",
             va="center",
@@ -109,8 +114,8 @@ def interval_dots(
         )
     ax.set_yticks(range(len(frame)), frame["label"])
     ax.set_ylim(len(frame) - 0.5, -0.5)
-    ax.set_xlim(min(0, frame.low.min()) * 1.15, max(0, frame.high.max()) * 1.15)
-    if frame.low.min() < 0:
+    ax.set_xlim(least * 1.15, most * 1.15)
+    if least < 0:
         ax.axvline(0, color="0.35", linestyle=":", linewidth=1)
     ax.set_xlabel(xlabel)
     ax.spines[["top", "right"]].set_visible(False)

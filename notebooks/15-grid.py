@@ -96,12 +96,12 @@ if pair:
     first, last = pair[main].align(pair[other], join="inner")
     widths = (first.high - first.low + last.high - last.low) / 2
     difference = first["mean"] - last["mean"]
-    units = (difference / widths).where(widths > 0, np.sign(difference) * np.inf).fillna(0)
+    units = (difference / widths).where(widths.ne(0), np.sign(difference) * np.inf).fillna(0)
     order = pd.DataFrame({"difference": difference, "units": units})
 shown = {name: order[name].unstack("setting") for name in order} if len(order) else {}
 if shown:
     whole = shown["units"].notna().all(axis=1)
-    signs = np.sign(shown["units"][whole])
+    signs = np.sign(shown["difference"][whole])
     agree = signs.abs().eq(1).all(axis=1) & signs.eq(signs.iloc[:, 0], axis=0).all(axis=1)
     clear = agree & shown["units"][whole].abs().gt(1).all(axis=1)
     turned = [quantity for _, quantity in agree.index[~agree]]

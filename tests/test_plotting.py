@@ -71,6 +71,13 @@ def test_dots_stand_at_their_means(ax):
     assert [label.get_text() for label in ax.get_yticklabels()] == ["a", "chance"]
 
 
+def test_a_dot_without_an_interval_is_alone_and_has_its_number(ax):
+    frame = pd.DataFrame({"label": ["a"], "model": ["a"], "mean": [0.4], "low": np.nan})
+    interval_dots(frame.assign(high=np.nan), {}, ax=ax)
+    assert ax.texts[0].get_text() == "0.400" and ax.texts[0].xy == (0.4, 0)
+    assert ax.get_xlim() == pytest.approx((0, 0.46))
+
+
 def test_reference_lines_are_named(ax):
     reference_line(0.3, "chance", ax)
     assert ax.texts[0].get_text() == "chance"

@@ -11,13 +11,15 @@ from scipy.stats import bootstrap, t
 
 
 class MeanInterval(NamedTuple):
-    """A mean and the ends of its confidence interval."""
+    """A mean and the ends of its confidence interval, which are NaN where it has none."""
 
     mean: float
     low: float
     high: float
 
     def __str__(self) -> str:
+        if np.isnan(self.low):
+            return f"{self.mean:.3g} [no interval]"
         return f"{self.mean:.3g} [{self.low:.3g}, {self.high:.3g}]"
 
 
@@ -25,13 +27,16 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
     """The mean of independent values, one an image, and its bootstrap confidence interval (BCa).
 
     NaN values (an image without the truth that was asked for) are left out. Equal values give an
-    interval of width zero. Raises ValueError where fewer than two values are left.
+    interval of width zero; a single one has none, and its ends are NaN. Raises ValueError where no
+    value is left.
     """
     array = np.asarray(values, dtype=float)
     array = array[~np.isnan(array)]
-    if len(array) < 2:
-        raise ValueError(f"an interval needs at least 2 values, here are {len(array)}")
+    if not len(array):
+        raise ValueError("there is no value to take the mean of, or all are NaN")
     mean = float(array.mean())
+    if len(array) == 1:
+        return MeanInterval(mean, np.nan, np.nan)
     if np.ptp(array) == 0:
         return MeanInterval(mean, mean, mean)
     interval = bootstrap(

@@ -22,6 +22,8 @@ WEAK = 1e-5
 """The affinity of patches that are not alike: it keeps the graph in one piece."""
 TOLERANCE = 1e-6
 """Of the eigenvalue, relative; at 1e-4 some patches near the split fall on the other side."""
+CYCLE = 10
+"""Lanczos vectors between two looks at convergence: most cuts need few more. ARPACK's own is 20."""
 FEW = 64
 """Patches up to which the dense solver is as fast."""
 LARGEST_OVERLAP = 0.5
@@ -125,7 +127,9 @@ class _Graph:
             operator = LinearOperator((n, n), matvec=without_top, dtype=np.float32)
             start = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
             try:
-                values, vectors = eigsh(operator, k=1, which="LA", v0=start, tol=TOLERANCE)
+                values, vectors = eigsh(
+                    operator, k=1, which="LA", v0=start, ncv=CYCLE, tol=TOLERANCE
+                )
                 return float(values[0]), vectors[:, 0] / root
             except ArpackError:  # not converged
                 pass

@@ -20,6 +20,8 @@ from crate_analysis.training.recipe import Recipe
 
 BATCH = 64
 """Pictures that are written at a time."""
+WORTH_A_WORKER = 1000
+"""Pictures that take about as long to read as a process takes to start."""
 
 
 class CachedPictures:
@@ -100,7 +102,7 @@ def _render(source: SampleDataset, path: Path) -> None:
     part = path.with_suffix(f".{os.getpid()}.part.npy")
     images: np.memmap | None = None
     labels: list[int | None] = []
-    workers = min(os.cpu_count() or 1, len(source) // BATCH)  # for few it takes longer to start one
+    workers = min(os.cpu_count() or 1, len(source) // WORTH_A_WORKER)
     read = batches(source, BATCH, workers=workers)
     for _, samples in tqdm(read, "pictures", -(-len(source) // BATCH), unit="batch"):
         found = stack_images(samples).numpy()

@@ -23,8 +23,11 @@ def test_equal_values_have_no_spread():
 
 
 def test_one_value_has_no_interval():
-    with pytest.raises(ValueError, match="at least 2 values, here are 1"):
-        mean_interval([1.0, np.nan])
+    one = mean_interval([1.0, np.nan])
+    assert one.mean == 1 and np.isnan([one.low, one.high]).all()
+    assert str(one) == "1 [no interval]"
+    with pytest.raises(ValueError, match="no value to take the mean of"):
+        mean_interval([np.nan])
 
 
 def test_a_contrast_of_two_groups_is_the_two_sample_t_interval():
