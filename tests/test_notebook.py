@@ -133,14 +133,12 @@ def printed(notebook: Path) -> str:
     return nbformat.read(notebook.with_name("out.ipynb"), as_version=4).cells[-1].outputs[0].text
 
 
-@pytest.mark.slow
 def test_papermill_with_good_parameters(notebook):
     done = papermill(notebook, "-y", "models: [a, b]", "-p", "n_images", "7")
     assert done.returncode == 0, done.stderr
     assert printed(notebook) == "['a', 'b'] creatures 7 0\n"
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -156,7 +154,6 @@ def test_papermill_with_a_wrong_parameter_stops(notebook, arguments, message):
     assert marker.startswith("Exception encountered")  # no traceback between the two
 
 
-@pytest.mark.slow
 def test_cells_run_again_in_an_open_session(notebook):
     from nbclient import NotebookClient
 
