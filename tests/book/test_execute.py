@@ -10,7 +10,6 @@ from pathlib import Path
 import nbformat
 import pytest
 
-
 SCRIPT = Path(__file__).parents[2] / "book/execute.py"
 
 
