@@ -47,9 +47,10 @@ grid: $(ENV) $(STATE)/sync  ## run a grid of notebooks, models, data sets and se
 	@$(SNAKEMAKE) cells --config grid=$(GRID); failed=$$?; \
 		$(SNAKEMAKE) summary --config grid=$(GRID) && exit $$failed
 
-# The slow ones use all cores themselves, or kill and time what they start: one after the other.
+# A process for each core needs no more threads. The slow tests use all cores themselves, or kill what
+# they start: one after the other.
 test: book  ## run all tests, the built book in a browser included
-	$(BIN)/pytest -m 'not slow' -n logical --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n logical --dist loadfile
 	$(BIN)/pytest -m slow
 
 lab: $(ENV) $(STATE)/sync  ## open the notebooks in JupyterLab

@@ -201,13 +201,12 @@ uncut = strong._replace(where="not cut")
 levels = [*noises, uncut]
 with torch.inference_mode():
     for name, network in networks.items():
-        images = stack_images(samples[sizes[name]])
         generator = torch.Generator().manual_seed(seed)
-        noise = gaussian_noise(tuple(images.shape), strong.share, strong.sd, generator)
         scale = 255 * torch.tensor(network.config.pixel_std).view(3, 1, 1)
         seen, named = [], []
-        for part in (network.normalize(images) + noise / scale).split(32):
-            for state in network.unroll(part):
+        for part in stack_images(samples[sizes[name]]).split(32):
+            noise = gaussian_noise(tuple(part.shape), strong.share, strong.sd, generator)
+            for state in network.unroll(network.normalize(part) + noise / scale):
                 if state.index == layers[name]:
                     seen.append(on_grid(state.attention()[:, :, 0], sizes[name], network))
             named.append(network.classify(state.output))

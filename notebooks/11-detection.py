@@ -206,7 +206,7 @@ save_figure(figure, at_layer[at_layer.image.isin(chosen)][columns], output, "fig
 # %% tags=["hide-input"]
 if has_masks:
     patch = networks[names[0]].config.patch_size
-    baselines = baseline_objects(pictures, patch, n_masks, tau)
+    baselines = baseline_objects(pictures, patch, n_masks, tau, workers)
     parts, overlap_parts = [], []
     both = pd.concat([found, baselines])
     for (name, at), mine in both.groupby(["model", "layer"], sort=False):

@@ -17,6 +17,7 @@ from crate_analysis.datasets.batches import attempts
 from crate_analysis.datasets.coco import decode
 from crate_analysis.probes import patch_features
 from crate_analysis.segmentation import (
+    baseline_objects,
     detect_objects,
     maskcut,
     read_results,
@@ -95,6 +96,9 @@ def test_two_workers_read_and_cut_the_same(model, scenes, whole, tmp_path, monke
     [path] = tmp_path.glob("*.jsonl")
     assert path.read_text() == whole[0].read_text()
     assert asked == [2]
+    baselines = baseline_objects(scenes, 6, workers=2)
+    assert asked == [2, 2] and set(baselines.image) == set(range(len(scenes)))
+    pd.testing.assert_frame_equal(baselines, baseline_objects(scenes, 6))
 
 
 def test_objects_are_found_without_a_file_too(model, scenes, whole):
