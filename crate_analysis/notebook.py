@@ -161,6 +161,15 @@ def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> dict[str, An
     return {name: namespace[name] for name in kinds}
 
 
+def check_pictures(count: int, least: int = 2) -> None:
+    """ParameterError where a chapter that compares pictures has fewer than `least` to measure."""
+    if count < least:
+        raise ParameterError(
+            f"pictures that can be measured here: {count}; this chapter compares pictures and "
+            f"needs at least {least}: raise n_images, or give a dataset with more"
+        )
+
+
 def _assigned_parameters(namespace: Mapping[str, Any], kinds: Mapping[str, Any]) -> list[str]:
     """Names set by the cells that set parameters, as IPython's record of the session has them."""
     declared, injected = [], []

@@ -86,7 +86,13 @@ from crate_analysis.datasets.creatures import PARTS
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models
 from crate_analysis.models.registry import from_config
-from crate_analysis.notebook import save_figure, save_results, show_provenance, table
+from crate_analysis.notebook import (
+    check_pictures,
+    save_figure,
+    save_results,
+    show_provenance,
+    table,
+)
 from crate_analysis.plotting import (
     heat,
     interval_dots,
@@ -325,7 +331,9 @@ if has_masks:
             & ~iou["mask"].isin(PARTS)
         ]
         by_head = cell.pivot_table(index=["image", "mask"], columns="head", values="iou")
-        even = by_head.index.get_level_values("image").factorize()[0] % 2 == 0
+        place, images = by_head.index.get_level_values("image").factorize()
+        check_pictures(len(images))
+        even = place % 2 == 0
         head = by_head[even].mean().idxmax()
         rows.append(
             {

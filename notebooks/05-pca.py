@@ -139,9 +139,9 @@ def by_class(samples):
 
 
 def intervals(frame, *keys):
-    """The mean value and its interval, for each group of rows that has two pictures or more."""
+    """The mean value and its interval, for each group of rows that has a picture."""
     kept = frame.dropna(subset="value").groupby(list(keys), sort=False)
-    rows = [(*key, *mean_interval(own.value)) for key, own in kept if len(own) > 1]
+    rows = [(*key, *mean_interval(own.value)) for key, own in kept]
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high"])
 
 

@@ -72,7 +72,13 @@ from crate_analysis.datasets import read_samples
 from crate_analysis.datasets.creatures import PARTS
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models
-from crate_analysis.notebook import save_figure, save_results, show_provenance, table
+from crate_analysis.notebook import (
+    check_pictures,
+    save_figure,
+    save_results,
+    show_provenance,
+    table,
+)
 from crate_analysis.plotting import (
     heat,
     interval_curves,
@@ -165,6 +171,7 @@ if has_masks:
     level = baseline_iou(samples[names[0]], main.patch_size, main.heads, keep, ("mass",), seed=seed)
     level = level[~level["mask"].isin(PARTS)].groupby(["model", "image", "mask"]).iou.max()
     level = level.groupby(["model", "image"]).mean().reset_index()
+    check_pictures(objects.image.nunique())
     half = len(samples[names[0]]) / 2
     chosen = objects[objects.image < half].groupby(["model", "layer"]).iou.mean()
     chosen = {name: int(chosen[name].idxmax()) for name in names}

@@ -95,7 +95,13 @@ from crate_analysis.datasets.creatures import PARTS
 from crate_analysis.datasets.noise import Noise, NoisyPictures, gaussian_noise
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models
-from crate_analysis.notebook import save_figure, save_results, show_provenance, table
+from crate_analysis.notebook import (
+    check_pictures,
+    save_figure,
+    save_results,
+    show_provenance,
+    table,
+)
 from crate_analysis.plotting import (
     group_dots,
     heat,
@@ -127,6 +133,7 @@ taken = [  # their places in the data set: noise on objects needs some, at every
 ]
 samples = {size: [some[index] for index in taken] for size, some in readable.items()}
 first = samples[sizes[names[0]]]
+check_pictures(len(first))
 paths = [sample.path for sample in first]
 labels = [sample.label for sample in first]
 classes = pictures[sizes[names[0]]].classes

@@ -94,7 +94,13 @@ from crate_analysis import load_dataset
 from crate_analysis.datasets.coco import decode
 from crate_analysis.measures import MeanInterval, mean_interval
 from crate_analysis.models import load_models, load_snapshots
-from crate_analysis.notebook import save_figure, save_results, show_provenance, table
+from crate_analysis.notebook import (
+    check_pictures,
+    save_figure,
+    save_results,
+    show_provenance,
+    table,
+)
 from crate_analysis.plotting import (
     interval_curves,
     interval_dots,
@@ -248,6 +254,7 @@ if has_masks:
 
 # %% tags=["hide-input"]
 if has_masks:
+    check_pictures(len(readable))
     early, late = readable[: len(readable) // 2], readable[len(readable) // 2 :]
     cover = overlaps[overlaps.image.isin(early)].groupby(["model", "layer"])["mask"].mean()
     best = {name: int(cover[name].idxmax()) for name in names}

@@ -9,7 +9,13 @@ import nbformat
 import pandas as pd
 import pytest
 
-from crate_analysis.notebook import check_parameters, save_figure, save_results, table
+from crate_analysis.notebook import (
+    check_parameters,
+    check_pictures,
+    save_figure,
+    save_results,
+    table,
+)
 
 KINDS = {"models": list[str], "dataset": str, "n_images": int, "seed": int}
 GOOD = {"models": ["a"], "dataset": "creatures", "n_images": 3, "seed": 0}
@@ -131,6 +137,12 @@ def papermill(notebook: Path, *arguments: str) -> subprocess.CompletedProcess:
 
 def printed(notebook: Path) -> str:
     return nbformat.read(notebook.with_name("out.ipynb"), as_version=4).cells[-1].outputs[0].text
+
+
+def test_too_few_pictures_are_refused_with_the_remedy():
+    check_pictures(2)
+    with pytest.raises(ValueError, match=r"here: 1; .* needs at least 2: raise n_images"):
+        check_pictures(1)
 
 
 def test_papermill_with_good_parameters(notebook):
