@@ -64,9 +64,9 @@ def detect_objects(
     ----------
     dataset : pictures of one size, which the patch size divides; the paper takes 480 x 480.
     folder : where the results are kept, in a file `MODEL-DIGEST.jsonl`: what was asked for, then a
-        line for each picture (and beside it `MODEL-DIGEST.jsonl.lock`, empty, against two runs at
-        once). The digest is of all that was asked for, the model's weights, the
+        line for each picture. The digest is of all that was asked for, the model's weights, the
         pictures and the code of `maskcut` included, so that another request goes to another file.
+        An empty `MODEL-DIGEST.jsonl.lock` beside it keeps two runs from writing at once.
     layers : from 0, or from the end when negative.
     n_masks, tau : of `maskcut`.
     refine : `refine_masks`, or another function of masks in pixels and their picture that gives
@@ -147,7 +147,7 @@ def baseline_objects(
         delayed(_baselines)(index, found, patch_size, n_masks, tau)
         for index, found in enumerate(tries)
     )
-    done = list(Parallel(max(1, workers))(jobs))
+    done = Parallel(max(1, workers))(jobs)
     left_out = [one for one in done if isinstance(one, str)]
     report_left_out(left_out, len(dataset))
     rows = [row for one in done if not isinstance(one, str) for row in one]
@@ -236,14 +236,13 @@ def _open_results(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[Bina
     stem = re.sub(r"[^\w.-]+", "-", settings["model"])  # a model may be called by its path
     path = folder / f"{stem}-{digest([header])}.jsonl"
     folder.mkdir(parents=True, exist_ok=True)
-    lock = FileLock(f"{path}.lock")
     try:
-        lock.acquire(blocking=False)
+        alone = FileLock(f"{path}.lock").acquire(blocking=False)
     except Timeout:
         raise RuntimeError(
             f"another run is writing {path}; wait until it has ended, or give another folder"
         ) from None
-    with lock, path.open("a+b") as file:
+    with alone, path.open("a+b") as file:
         file.seek(0)
         text = file.read()
         lines = text.count(b"\n")

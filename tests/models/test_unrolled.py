@@ -188,6 +188,14 @@ def test_the_full_attention_matrix_is_built_only_when_asked_for(build_tiny, imag
 
 
 @torch.no_grad()
+def test_a_forward_pass_builds_no_attention_matrix(model, images, monkeypatch):
+    def refuse(queries, keys):
+        raise AssertionError("the whole matrix was built")
+
+    monkeypatch.setattr("crate_analysis.models.unrolled.softmax_rows", refuse)
+    model(images)
+
+
 @pytest.mark.parametrize(("dtype", "close"), [(torch.float32, 1e-5), (torch.bfloat16, 2e-2)])
 def test_weighted_values_are_softmax_rows_times_values(dtype, close):
     torch.manual_seed(0)
