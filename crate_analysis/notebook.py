@@ -161,12 +161,12 @@ def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> dict[str, An
     return {name: namespace[name] for name in kinds}
 
 
-def check_pictures(count: int, least: int = 2) -> None:
-    """ParameterError where a chapter that compares pictures has fewer than `least` to measure."""
-    if count < least:
+def check_pictures(count: int) -> None:
+    """ParameterError where a chapter that compares pictures has fewer than two to measure."""
+    if count < 2:
         raise ParameterError(
             f"pictures that can be measured here: {count}; this chapter compares pictures and "
-            f"needs at least {least}: raise n_images, or give a dataset with more"
+            "needs at least 2: raise n_images, or give a dataset with more"
         )
 
 

@@ -128,7 +128,9 @@ pictures = load_dataset(dataset, "val", image_size, n_images, seed)
 truth = true_objects(pictures)
 readable = sorted(truth.sizes)
 has_masks = bool((truth.objects.iscrowd == 0).any())
-if not has_masks:
+if has_masks:
+    check_pictures(len(readable))
+else:
     display(Markdown(f"`{dataset}` has no masks: the scores below are left out."))
 read_at, cut_at = {}, {}
 for name, network in networks.items():
@@ -254,7 +256,6 @@ if has_masks:
 
 # %% tags=["hide-input"]
 if has_masks:
-    check_pictures(len(readable))
     early, late = readable[: len(readable) // 2], readable[len(readable) // 2 :]
     cover = overlaps[overlaps.image.isin(early)].groupby(["model", "layer"])["mask"].mean()
     best = {name: int(cover[name].idxmax()) for name in names}

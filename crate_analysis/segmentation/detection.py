@@ -20,16 +20,16 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from crate_analysis.datasets import Sample, SampleDataset, Samples, stack_images
+from crate_analysis.datasets import Sample, SampleDataset, Samples, batches, stack_images
 from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
-from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.fingerprints import describe, digest, of_code
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.unrolled import merge_heads
 from crate_analysis.probes.collect import check_layer
 from crate_analysis.segmentation.average_precision import check_one_layer
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling
+from crate_analysis.segmentation.evaluation import patch_grid
 from crate_analysis.segmentation.maskcut import maskcut
 from crate_analysis.segmentation.masks import to_pixels
 from crate_analysis.writing import write_text
@@ -37,8 +37,6 @@ from crate_analysis.writing import write_text
 Refine = Callable[[Tensor, Tensor], Tensor]
 """From masks (k,H,W) bool and their picture (3,H,W) uint8 to masks (k,H,W) bool."""
 COLUMNS = ["image", "layer", "score", "bbox", "segmentation"]
-READ_AHEAD = 8
-"""Pictures that other processes read before they are cut."""
 
 
 def detect_objects(
@@ -141,42 +139,33 @@ def baseline_objects(
     centred pixels of each patch), `centre prior` (one ellipse in the middle, half as high and wide
     as the picture) and `patch ceiling` (the truth itself on the patch grid). Pictures whose files
     are missing or damaged are left out, and listed by a warning. `workers` as in `detect_objects`.
+
+    Raises ValueError where none can be read, and for pictures that `patch_size` does not divide.
     """
-    tries = attempts(dataset, range(len(dataset)), workers, READ_AHEAD)
     jobs = (
-        delayed(_baselines)(index, found, patch_size, n_masks, tau)
-        for index, found in enumerate(tries)
+        delayed(_baselines)(index, sample, patch_size, n_masks, tau)
+        for [index], [sample] in batches(dataset, 1, workers=workers)
     )
-    done = Parallel(max(1, workers))(jobs)
-    left_out = [one for one in done if isinstance(one, str)]
-    report_left_out(left_out, len(dataset))
-    rows = [row for one in done if not isinstance(one, str) for row in one]
-    return pd.DataFrame(rows, columns=["model", *COLUMNS])
+    found = Parallel(max(1, workers))(jobs)
+    return pd.DataFrame([row for rows in found for row in rows], columns=["model", *COLUMNS])
 
 
 def _baselines(
-    index: int,
-    found: Sample | UnreadableSampleError,
-    patch_size: int,
-    n_masks: int,
-    tau: float,
-) -> list[dict[str, Any]] | str:
-    """A picture's rows, or why it has none."""
-    if isinstance(found, UnreadableSampleError):
-        return str(found)
-    height, width = found.image.shape[1:]
-    grid = (height // patch_size, width // patch_size)
-    pixels = F.pixel_unshuffle(found.image.float(), patch_size).flatten(1).T
+    index: int, sample: Sample, patch_size: int, n_masks: int, tau: float
+) -> list[dict[str, Any]]:
+    """A picture's rows."""
+    grid = patch_grid([sample], patch_size)
+    pixels = F.pixel_unshuffle(sample.image.float(), patch_size).flatten(1).T
     centre = centre_attention(*grid) > math.exp(-1 / 2)  # within a deviation of a quarter
     cut = {
         "raw pixels": maskcut(pixels - pixels.mean(0), grid, n_masks, tau),
         "centre prior": centre[None],
-        "patch ceiling": patch_ceiling(found.masks[None], patch_size, found.void[None])[0],
+        "patch ceiling": patch_ceiling(sample.masks[None], patch_size, sample.void[None])[0],
     }
     return [
         {"model": model, "image": index, "layer": -1, **one}
         for model, masks in cut.items()
-        for one in _pack(to_pixels(masks, height, width))
+        for one in _pack(to_pixels(masks, *sample.image.shape[1:]))
     ]
 
 

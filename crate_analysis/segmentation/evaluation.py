@@ -73,7 +73,7 @@ def baseline_iou(
     generator = torch.Generator().manual_seed(seed)
     parts: list[pd.DataFrame] = []
     for indices, samples in batches(dataset, batch_size, limit, workers=workers):
-        grid = _patch_grid(samples, patch_size)
+        grid = patch_grid(samples, patch_size)
         truth = Truth(samples, indices, grid)
         noise = random_attention((len(samples), heads, *grid), generator)
         centre = centre_attention(*grid).expand(len(samples), 1, *grid)
@@ -150,7 +150,7 @@ def baseline_scores(
     names = np.array(list(priors))
     parts: list[pd.DataFrame] = []
     for indices, samples in batches(dataset, batch_size, limit, workers=workers):
-        grid = _patch_grid(samples, patch_size)
+        grid = patch_grid(samples, patch_size)
         truth = Truth(samples, indices, grid, within)
         noise = random_attention((len(samples), heads, *grid), generator)
         found = truth.score(noise, attention_mask(noise, keep, rule))
@@ -189,7 +189,7 @@ def location_prior(
     sums: dict[str, Tensor] = {}
     counted: Tensor | int = 0
     for indices, samples in batches(dataset, batch_size, limit, workers=workers):
-        grid = _patch_grid(samples, patch_size)
+        grid = patch_grid(samples, patch_size)
         truth = Truth(samples, indices, grid)
         counted = counted + truth.regions[PICTURE][0].sum(0).unflatten(-1, grid)
         for name in np.unique(truth.names[truth.names != ""]):
@@ -220,7 +220,8 @@ def _layers(
             yield truth, state.index, state.attention()[:, :, 0, 1:].unflatten(-1, grid).cpu()
 
 
-def _patch_grid(samples: Sequence[Sample], patch_size: int) -> tuple[int, int]:
+def patch_grid(samples: Sequence[Sample], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches; ValueError where they do not fill the pictures."""
     height, width = stack_images(samples).shape[-2:]
     if height % patch_size or width % patch_size:
         raise ValueError(

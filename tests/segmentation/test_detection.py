@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 import time
+from importlib import import_module
 
 import pandas as pd
 import pytest
@@ -91,7 +92,8 @@ def test_two_workers_read_and_cut_the_same(model, scenes, whole, tmp_path, monke
         asked.append(workers)
         return attempts(dataset, indices, workers, ahead)
 
-    monkeypatch.setattr("crate_analysis.segmentation.detection.attempts", watched)
+    for module in ("segmentation.detection", "datasets.batches"):
+        monkeypatch.setattr(import_module(f"crate_analysis.{module}"), "attempts", watched)
     detect_objects(model, scenes, tmp_path, layers=[0, -1], workers=2, progress=False)
     [path] = tmp_path.glob("*.jsonl")
     assert path.read_text() == whole[0].read_text()
@@ -99,6 +101,14 @@ def test_two_workers_read_and_cut_the_same(model, scenes, whole, tmp_path, monke
     baselines = baseline_objects(scenes, 6, workers=2)
     assert asked == [2, 2] and set(baselines.image) == set(range(len(scenes)))
     pd.testing.assert_frame_equal(baselines, baseline_objects(scenes, 6))
+
+
+@pytest.mark.parametrize("workers", [0, 2])
+def test_baselines_say_what_is_wrong_with_the_pictures(scenes, workers):
+    with pytest.raises(ValueError, match="72 x 72 pixels, which patch_size=5 does not divide"):
+        baseline_objects(scenes, 5, workers=workers)
+    with pytest.raises(ValueError, match="the data set is empty"):
+        baseline_objects([], 6, workers=workers)
 
 
 def test_objects_are_found_without_a_file_too(model, scenes, whole):
