@@ -30,7 +30,10 @@ class Sample:
 
     `label` is an index into the data set's `classes`, None where the picture has no single class.
     `masks` are named by `mask_names` and none is empty; a data set without masks gives none,
-    shape (0, H, W). `path` is the picture's file, or a stable identifier where it is generated.
+    shape (0, H, W). A mask is what stands at its place in `masks`: two may have one name. `part_of`
+    says of each mask of which other one it is a part, by that one's place, or None for a whole
+    object; by default all are whole. `path` is the picture's file, or a stable identifier where it
+    is generated.
 
     What the truth leaves open, by default nothing: `void` are pixels that were given to nothing,
     such as the seam about VOC's objects; `crowds` are regions, none of them empty, that hold many
@@ -44,8 +47,19 @@ class Sample:
     path: str
     void: Bool[Tensor, "H W"] = NONE
     crowds: Bool[Tensor, "k H W"] = NONE
+    part_of: tuple[int | None, ...] = ()
 
     def __post_init__(self) -> None:
+        if not self.part_of:
+            object.__setattr__(self, "part_of", (None,) * len(self.masks))
+        if len(self.part_of) != len(self.masks) or any(
+            whole is not None and not (0 <= whole < len(self.masks) and whole != place)
+            for place, whole in enumerate(self.part_of)
+        ):
+            raise ValueError(
+                f"{self.path}: part_of={self.part_of} must hold, for each of the {len(self.masks)} "
+                "masks, the place of another mask of this sample, or None"
+            )
         size = self.image.shape[1:]
         for name, shape in (("void", size), ("crowds", (0, *size))):
             if getattr(self, name) is NONE:

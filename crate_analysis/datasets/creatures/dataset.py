@@ -78,6 +78,7 @@ class Creatures(GeneratedPictures):
             label=label,
             masks=torch.from_numpy(masks),
             mask_names=("animal", *(PARTS[k] for k in seen)),
+            part_of=(None, *(0 for _ in seen)),
             path=f"{self.name}/{self.split}/{index}?seed={self.seed}",
         )
 
