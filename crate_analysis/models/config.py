@@ -42,6 +42,8 @@ class ModelConfig:
     """Hidden width of an MLP, as a multiple of `dim`."""
     projector_dim: int = 0
     """Width of the linear layer that CRATE's public demo has before its classifier; 0 for none."""
+    registers: int = 0
+    """Learned tokens after `[CLS]` that stand for no patch (Darcet et al. 2024); a ViT's only."""
     pixel_mean: Sequence[float] = IMAGENET_MEAN
     pixel_std: Sequence[float] = IMAGENET_STD
     """Mean and deviation of the training pictures' channels, as shares of 255."""
@@ -63,6 +65,7 @@ class ModelConfig:
             ("heads", 1),
             ("num_classes", 0),
             ("projector_dim", 0),
+            ("registers", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
@@ -79,6 +82,10 @@ class ModelConfig:
             raise ValueError(
                 "a vit has attention='mhsa' and nonlinearity='mlp'; "
                 "take a crate arch to change either"
+            )
+        if self.family == "crate" and self.registers:
+            raise ValueError(
+                f"registers={self.registers}, but a crate model has none; take a vit arch"
             )
         for name in ("pixel_mean", "pixel_std"):
             value = tuple(getattr(self, name))  # JSON gives lists back
