@@ -36,7 +36,7 @@
 # {glue:text}`main_initial_reduction` before training.
 #
 # **How our setting differs.** The papers measure networks of 12 layers trained on ImageNet. Ours
-# are far smaller and trained on drawn animals ({doc}`03-models-and-data`), one run each, so the
+# are far smaller and trained on drawn animals ({doc}`01-models-and-data`), one run each, so the
 # spread below is over pictures, not over trainings.
 
 # %% tags=["parameters"]
@@ -175,7 +175,7 @@ save_results(
         for quantity, interval in row.items()
     ),
     output,
-    "01-compression",
+    "02-compression",
 )
 
 # %% [markdown]
@@ -341,4 +341,4 @@ table(shown.T.rename_axis("").pipe(lambda t: t.set_axis(t.columns.map(", ".join)
 # ## How this page was made
 
 # %% tags=["hide-input"]
-show_provenance("01-compression", parameters, models, measured_pictures)
+show_provenance("02-compression", parameters, models, measured_pictures)

@@ -28,7 +28,7 @@
 # finds, the mean best IoU of masks, the two effects are {glue:text}`attention_cover` and
 # {glue:text}`nonlinearity_cover`. {glue:text}`explanation`
 #
-# **How our setting differs.** Small networks on drawn animals ({doc}`03-models-and-data`), a few runs a
+# **How our setting differs.** Small networks on drawn animals ({doc}`01-models-and-data`), a few runs a
 # combination. The fourth combination, MHSA with an MLP, is a ViT, here as in the paper: it also differs
 # in how patches are embedded and in having biases, which the effects below include.
 
@@ -124,7 +124,7 @@ if not has_masks:
 #
 # For each network the same {glue:text}`n_measured` pictures and {glue:text}`n_scenes` scenes, whatever
 # its seed. The IoU is that of the best head's mask (by mass) in the last layer but one, as in
-# {doc}`07-variants`; the cover is the mean over objects of the best IoU with any of MaskCut's masks, at
+# {doc}`13-variants`; the cover is the mean over objects of the best IoU with any of MaskCut's masks, at
 # the layer that the paper reads, as in {doc}`11-detection`. {numref}`fig-ablation-runs` has all runs.
 
 # %% tags=["hide-input"]
@@ -364,7 +364,7 @@ if change:
 # ## What would have disproved the claim
 #
 # - An effect whose interval over runs holds zero: then one run each, as in the paper and in
-#   {doc}`07-variants`, could have shown a difference by luck. For which effects this is so,
+#   {doc}`13-variants`, could have shown a difference by luck. For which effects this is so,
 #   {numref}`fig-ablation-effects` tells.
 # - A ViT whose keys, read as MSSA reads, segment as well as CRATE's attention: then the design would
 #   make a map readable, and not make it ({numref}`fig-ablation-reading`).
@@ -382,6 +382,6 @@ if groups:
     results += overall[columns].values.tolist()
 for name, interval in change.items():
     results.append((name, "IoU of the best head, keys with keys less its own", *interval))
-save_results(results, output, "13-ablation")
+save_results(results, output, "14-ablation")
 data = [pictures, *scene_pictures.values()]
-show_provenance("13-ablation", parameters, [*models, *sizes], data)
+show_provenance("14-ablation", parameters, [*models, *sizes], data)

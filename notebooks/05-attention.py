@@ -49,7 +49,7 @@
 #
 # **How our setting differs.** The paper's maps have 28 × 28 patches and come from networks trained on
 # ImageNet-21k; ours have {glue:text}`grid` patches and come from small networks, trained once each on
-# drawn animals ({doc}`03-models-and-data`). Intervals are over pictures, not over trainings. No picture
+# drawn animals ({doc}`01-models-and-data`). Intervals are over pictures, not over trainings. No picture
 # and no head is chosen by eye; how they are chosen is said with each figure.
 
 # %% tags=["parameters"]
@@ -187,7 +187,7 @@ average = {name: maps[name].mean(1) for name in names}
 # vectors serve as queries and keys, so the attention of `[CLS]` to a patch is the likeness of their
 # projections, $\mathrm{softmax}(V_{k,\mathrm{CLS}}^\top V_k/\sqrt p)$; a ViT has separate queries and
 # keys. Put back on the grid, that row is the map. The last step, the mask, belongs to
-# {doc}`02-segmentation`. That the animal stands out can be seen before any attention is computed: its
+# {doc}`07-segmentation`. That the animal stands out can be seen before any attention is computed: its
 # patches are columns of another colour.
 
 # %% tags=["hide-input"]
@@ -710,5 +710,5 @@ if has_masks:
     results.append(("centre prior", SHARE, *mean_interval(blob)))
     asked_by = query_share.assign(quantity=f"{SHARE}, asked from " + query_share["query"])
     results += asked_by[columns].values.tolist()
-save_results(results, output, "04-attention")
-show_provenance("04-attention", parameters, models, pictures.values())
+save_results(results, output, "05-attention")
+show_provenance("05-attention", parameters, models, pictures.values())

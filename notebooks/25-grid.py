@@ -200,4 +200,4 @@ table(runs.set_index("notebook"), {"seconds": "{:.0f}", "memory (MB)": "{:.0f}"}
 # ## How this page was made
 
 # %% tags=["hide-input"]
-show_provenance("15-grid", parameters, [], [])
+show_provenance("25-grid", parameters, [], [])

@@ -33,7 +33,7 @@
 #
 # **How our setting differs.** The paper goes from photographs to other photographs, and reports
 # fine-tuning alone. Ours goes from drawn species to other drawn species, of other build and colours
-# ({doc}`03-models-and-data`), with few pictures and {glue:text}`epochs` epochs. We add the controls:
+# ({doc}`01-models-and-data`), with few pictures and {glue:text}`epochs` epochs. We add the controls:
 # frozen features, raw pixels, untrained networks, and training from random weights. One training run a
 # network, so intervals are over pictures only.
 
@@ -113,7 +113,7 @@ counts = sorted({min(size, available) for size in sizes})
 #
 # {numref}`fig-transfer-pictures` has a picture of each class, where there are many of the first ones.
 # None of them may be among those that the networks were trained to name, which for ours
-# {doc}`03-models-and-data` shows.
+# {doc}`01-models-and-data` shows.
 
 # %% mystnb={"figure": {"caption": "A picture of each class of the data set that features are transferred to.", "name": "fig-transfer-pictures"}, "image": {"alt": "A sheet with a picture of each class."}} tags=["hide-input"]
 labels = first.train.labels.tolist()
@@ -317,11 +317,11 @@ probed = most[most.reader == "linear"]
 of = "accuracy, linear probe of " + probed.features + probed.weights.map(label_of)
 results = probed.assign(quantity=of)[columns].values.tolist()
 results += tuned.assign(quantity="accuracy, " + tuned.way)[columns].values.tolist()
-save_results(results, output, "12-transfer")
+save_results(results, output, "16-transfer")
 data = [
     load_dataset(dataset, split, size, len(part.pictures), seed)
     for size, parts in splits.items()
     for split, part in parts._asdict().items()
     if split != "dev" or part.pictures is not parts.train.pictures  # a folder has no `dev`
 ]
-show_provenance("12-transfer", parameters, models, data)
+show_provenance("16-transfer", parameters, models, data)

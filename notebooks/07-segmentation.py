@@ -37,7 +37,7 @@
 #
 # **How our setting differs.** The paper trains on ImageNet-21k with 784 tokens a picture and measures
 # on PASCAL VOC photographs. The models shipped with this book are small, trained once each on drawn
-# animals with exact masks ({doc}`03-models-and-data`); here {glue:text}`main` has
+# animals with exact masks ({doc}`01-models-and-data`); here {glue:text}`main` has
 # {glue:text}`main_patches` patches a picture. Intervals are over pictures, not over trainings.
 
 # %% tags=["parameters"]
@@ -385,7 +385,7 @@ if has_masks:
         results.append((name, f"best-head IoU, best layer ({rules[0]})", *interval))
     for name, interval in fixed["its IoU on the other half"].items():
         results.append((name, f"fixed-head IoU, other half ({rules[0]})", *interval))
-save_results(results, output, "02-segmentation")
+save_results(results, output, "07-segmentation")
 
 # %% [markdown]
 # ## The paper's numbers
@@ -418,4 +418,4 @@ save_results(results, output, "02-segmentation")
 # ## How this page was made
 
 # %% tags=["hide-input"]
-show_provenance("02-segmentation", parameters, models, pictures.values())
+show_provenance("07-segmentation", parameters, models, pictures.values())

@@ -642,5 +642,5 @@ if has_parts:
     same = parts[(parts.measure == "clusters") & (parts.layer == parts.model.map(shown_layer))]
     same = same.assign(quantity="parts, adjusted Rand index of clusters")
     results += intervals(same, "model", "quantity").values.tolist()
-save_results(results, output, "05-pca")
-show_provenance("05-pca", parameters, models, data)
+save_results(results, output, "10-pca")
+show_provenance("10-pca", parameters, models, data)

@@ -33,8 +33,8 @@
 # {glue:text}`dino_finding`
 #
 # **How our setting differs.** Small networks on drawn animals, trained alike, **one run each**
-# ({doc}`03-models-and-data`): the intervals are over pictures and say nothing of what another run
-# would give, which {doc}`13-ablation` measures. Those trained by DINO saw fewer pictures than DINO
+# ({doc}`01-models-and-data`): the intervals are over pictures and say nothing of what another run
+# would give, which {doc}`14-ablation` measures. Those trained by DINO saw fewer pictures than DINO
 # needs, and no label. The detection scores of the supervised networks are in {doc}`11-detection`.
 
 # %% tags=["parameters"]
@@ -153,7 +153,7 @@ save_figure(figure, shown, output, "fig-variants-mean")
 # ## How well they cover the object
 #
 # For each picture and object class the head whose mask (by mass) fits the truth best, the mean over
-# classes and then over pictures, as in {doc}`02-segmentation`. {numref}`fig-variants-layers` has every
+# classes and then over pictures, as in {doc}`07-segmentation`. {numref}`fig-variants-layers` has every
 # layer. {numref}`fig-variants-iou` compares the networks twice: at the last layer but one, as the
 # paper does for all of them, and at each network's own best layer, chosen on the first half of the
 # pictures and scored on the second.
@@ -279,7 +279,7 @@ if has_masks and len(cells) == len(PAPER):
 # %% [markdown]
 # {numref}`fig-variants-effects` has the effects. One run a network means that they mix what the part
 # does with what the seed did; an interval that excludes zero says that *these* networks differ on
-# pictures of this kind, not that another pair would. {doc}`13-ablation` repeats the runs.
+# pictures of this kind, not that another pair would. {doc}`14-ablation` repeats the runs.
 #
 # ## With labels or without
 #
@@ -287,7 +287,7 @@ if has_masks and len(cells) == len(PAPER):
 # against 14.1 with labels). Nobody shows CRATE trained that way. The last two rows of the figures above
 # are both backbones after DINO's recipe. {glue:text}`dino_finding` Self-distillation here learns what two
 # crops of a picture share, and that is the scenery, drawn independently of the animal, as much as the
-# animal; their accuracy in {doc}`03-models-and-data` tells how little of the species they hold.
+# animal; their accuracy in {doc}`01-models-and-data` tells how little of the species they hold.
 
 # %% tags=["hide-input"]
 if has_masks:
@@ -371,5 +371,5 @@ if has_masks:
         if dino != labels:
             change = mean_interval(at_end[dino] - at_end[labels])
             results.append((dino, "IoU: DINO for labels", *change))
-save_results(results, output, "07-variants")
-show_provenance("07-variants", parameters, models, pictures.values())
+save_results(results, output, "13-variants")
+show_provenance("13-variants", parameters, models, pictures.values())

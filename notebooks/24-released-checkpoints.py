@@ -158,7 +158,7 @@ table(wanting.set_index("system")[["arch", "training data", "status"]])
 # How much does it matter? Two networks of ours, trained with ImageNet's scale, see the same pictures in
 # three scales: the right one, 0.5 and 0.5, and plain shares of 255. Accuracy is that of the logits, and
 # IoU that of the best head with the animal, by masks of 60 % of the attention, as in
-# {doc}`02-segmentation` ({numref}`fig-scales`).
+# {doc}`07-segmentation` ({numref}`fig-scales`).
 
 # %% tags=["hide-input"]
 SCALES = {
@@ -234,15 +234,15 @@ save_figure(figure, scores, output, "fig-scales")
 # | the same | CRATE-S/8, CRATE-B/8 | not to be had; the demo is another network, with 6 heads |
 # | the same | ViT-B/8 | augreg's, of as many parameters but another recipe: beside the paper's, not instead |
 # | the same | ViT-S/8 | not to be had |
-# | Figs. 1 and 7, attention maps and heads | CRATE-B/8 | the demo's file, in {doc}`04-attention` and {doc}`06-heads` |
-# | Table 2, ablation; Fig. 10, along training | all | not to be had; ours are in {doc}`13-ablation` and {doc}`09-training` |
+# | Figs. 1 and 7, attention maps and heads | CRATE-B/8 | the demo's file, in {doc}`05-attention` and {doc}`09-heads` |
+# | Table 2, ablation; Fig. 10, along training | all | not to be had; ours are in {doc}`14-ablation` and {doc}`15-training` |
 # | Table 3, transfer | CRATE-T, -S, -B | not to be had |
-# | The curves by layer of {cite:t}`yu2023whitebox` | CRATE-S/16 | its file, if you have it, in {doc}`01-compression`, `params/imagenet.yml` |
+# | The curves by layer of {cite:t}`yu2023whitebox` | CRATE-S/16 | its file, if you have it, in {doc}`02-compression`, `params/imagenet.yml` |
 #
 # DINO ViT-S/8, its mIoU on VOC 2012 and its AP on COCO:
 #
 # ```sh
-# papermill notebooks/02-segmentation.ipynb voc.ipynb -f params/voc12.yml \
+# papermill notebooks/07-segmentation.ipynb voc.ipynb -f params/voc12.yml \
 #     -y 'models: ["hf:timm/vit_small_patch8_224.dino@vit_small_patch8_224.dino"]' -p dataset voc:ROOT
 # papermill notebooks/11-detection.ipynb coco.ipynb -f params/coco2017.yml \
 #     -y 'models: [dino_deitsmall8_pretrain.pth@vit_small_patch8_224.dino]' -p dataset coco:ROOT
@@ -251,7 +251,7 @@ save_figure(figure, scores, output, "fig-scales")
 # The demo beside DINO ViT-B/8 and the supervised ViT-B/8:
 #
 # ```sh
-# papermill notebooks/02-segmentation.ipynb voc-base.ipynb -f params/voc12.yml -p dataset voc:ROOT -y '
+# papermill notebooks/07-segmentation.ipynb voc-base.ipynb -f params/voc12.yml -p dataset voc:ROOT -y '
 # models:
 #   - crate-demo.pth@crate_base_patch8_224.demo
 #   - hf:timm/vit_base_patch8_224.dino@vit_base_patch8_224.dino
@@ -272,4 +272,4 @@ table(read.reset_index().set_index("system")[["licence", "read in"]])
 # ## How this page was made
 
 # %% tags=["hide-input"]
-show_provenance("14-released-checkpoints", parameters, models, [pictures])
+show_provenance("24-released-checkpoints", parameters, models, [pictures])

@@ -64,9 +64,9 @@ glue("n_models", len(shipped), display=False)
 # half-precision file on the {glue:text}`n_val` pictures of the split `val`, which the chapters
 # measure too and which was not looked at while training; the curves of {numref}`fig-curves` are on a
 # third split, `dev`. Chance is {glue:text}`chance:.0%`. Of {glue:text}`with_snapshots` weights along the
-# training are shipped too; `load_snapshots` reads them one by one ({doc}`09-training`). Names that end in `-s1` and so on are
+# training are shipped too; `load_snapshots` reads them one by one ({doc}`15-training`). Names that end in `-s1` and so on are
 # further runs of the same system with another seed: other first weights and another order of the same
-# pictures. {doc}`13-ablation` measures how far such runs are apart.
+# pictures. {doc}`14-ablation` measures how far such runs are apart.
 #
 # Those called `dino` saw no label. They learned by self-distillation {cite:p}`caron2021dino` and have no
 # classifier, so their accuracy is that of a vote of nearest neighbours, as the card says.
@@ -242,4 +242,4 @@ table(pd.DataFrame(rows).set_index("name"), {"parameters (M)": "{:.2f}"})
 
 # %% tags=["hide-input"]
 data = [pictures, scene_pictures]
-show_provenance("03-models-and-data", parameters, list(shipped.index), data)
+show_provenance("01-models-and-data", parameters, list(shipped.index), data)

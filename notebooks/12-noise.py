@@ -43,7 +43,7 @@
 # little weaker, for the default ViT's maps most, and turns none of these comparisons round.
 #
 # **How our setting differs.** The paper shows pictures; we add curves. Our networks are small, trained
-# once each on drawn animals without noise ({doc}`03-models-and-data`), on pictures of few pixels, where
+# once each on drawn animals without noise ({doc}`01-models-and-data`), on pictures of few pixels, where
 # each patch has {glue:text}`patch_pixels` to average over. Intervals are over pictures, not over
 # trainings.
 
@@ -273,7 +273,7 @@ save_figure(figure, values, output, "fig-noise-share")
 #   total variation distance; 1 for equal maps), averaged over heads. Wide maps have much in common in any
 #   case, so the dashed floor is what the noisy map has in common with the clean map of *another* picture.
 #   Of what tells a picture's map from another's, (similarity - floor) / (1 - floor) is left.
-# - *IoU of the best head* with the objects, as in {doc}`02-segmentation`, where masks hold
+# - *IoU of the best head* with the objects, as in {doc}`07-segmentation`, where masks hold
 #   {glue:text}`keep:.0%` of the attention.
 # - *Accuracy* of the network.
 
@@ -429,7 +429,7 @@ if has_masks:
     save_figure(figure, at, output, "fig-noise-where")
 
 # %% [markdown]
-# The variants of {doc}`07-variants` have CRATE's embedding and other layers: CRATE-MLP has the ViT's MLP,
+# The variants of {doc}`13-variants` have CRATE's embedding and other layers: CRATE-MLP has the ViT's MLP,
 # CRATE-MHSA its attention, CRATE-sth a threshold that keeps negative entries. If the embedding lets the
 # noise in, all of them fall as CRATE does; if MSSA or ISTA does, those without it are spared. With the
 # default models, under noise everywhere they all fall. Noise on the background alone does less harm to
@@ -532,6 +532,6 @@ for name in names:
         results.append((name, "IoU over the centre prior's, most noise", *gains[name]))
 for row in by_variant[~by_variant.label.isin(names)].itertuples(index=False):
     results.append((row.label, f"accuracy on fewer pictures, {row.group}", *row[-3:]))
-save_results(results, output, "08-noise")
+save_results(results, output, "12-noise")
 given = [*models, *variants] if len(by_variant) else models
-show_provenance("08-noise", parameters, given, pictures.values())
+show_provenance("12-noise", parameters, given, pictures.values())

@@ -19,7 +19,7 @@
 # **The claim.** In CRATE, {cite:t}`yu2023whitebox` say, attention *is* a gradient step on the
 # coding rate $R^c(Z \mid U_{[K]})$, with orthonormal bases $U_k$ of incoherent subspaces, and the
 # second half of a layer *is* a step of ISTA on a sparse coding problem with a near orthogonal
-# dictionary $D$. {cite:t}`yu2024emergence` build on this reading. {doc}`01-compression` measured
+# dictionary $D$. {cite:t}`yu2024emergence` build on this reading. {doc}`02-compression` measured
 # what comes out: the rate and the share of non-zero entries. Here we open the layer and hold each
 # part against its derivation.
 #
@@ -54,9 +54,9 @@
 # were derived from.
 #
 # **How our setting differs.** Ours are small networks trained once on drawn animals
-# ({doc}`03-models-and-data`), with heads of {glue:text}`inside_p` dimensions in
+# ({doc}`01-models-and-data`), with heads of {glue:text}`inside_p` dimensions in
 # {glue:text}`inside_d`. The papers measure none of this inside a layer except the two curves of
-# {doc}`01-compression`. {cite:t}`hu2024indepth` also ask whether CRATE optimises its objective, and
+# {doc}`02-compression`. {cite:t}`hu2024indepth` also ask whether CRATE optimises its objective, and
 # propose other layers for it.
 
 # %% tags=["parameters"]
@@ -368,7 +368,7 @@ if with_ista:
 #
 # - *as derived*: {eq}`eq-inside-gradient` at $Z = \mathrm{LN}(Z^\ell)$, which is what the formula
 #   sees;
-# - *as measured*: the gradient, in $Z^\ell$, of the rate that {doc}`01-compression` shows, through
+# - *as measured*: the gradient, in $Z^\ell$, of the rate that {doc}`02-compression` shows, through
 #   LayerNorm and the scaling of every projected token to unit length. It is blind to the length of
 #   tokens.
 #
@@ -444,7 +444,7 @@ else:
 # ## What attention does to the rate
 #
 # A step at a right angle to the gradient should do nothing, to first order. Yet
-# {doc}`01-compression` shows that $R^c$ falls. {numref}`fig-inside-change` asks whether it falls
+# {doc}`02-compression` shows that $R^c$ falls. {numref}`fig-inside-change` asks whether it falls
 # because of where the step points. It compares the layer's own step with the same step turned at
 # random ({glue:text}`inside_turns` rotations, each the same for all tokens), with its common part
 # alone, the mean over tokens given to every token, and with a step that has $U_k$ in place of $W$
@@ -738,5 +738,5 @@ for name in names:
         mine = by_picture(quantities[label], name)
         if len(mine):
             results.append((name, label, *mean_interval(mine)))
-save_results(results, output, "10-inside")
-show_provenance("10-inside", parameters, models, pictures.values())
+save_results(results, output, "03-steps")
+show_provenance("03-steps", parameters, models, pictures.values())

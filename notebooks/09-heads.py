@@ -41,7 +41,7 @@
 # networks with 6 heads and 784 patches, on photographs. We pick by a rule, from all layers, and count
 # every picture. Our networks are small ({glue:text}`main_grid` patches, one training run each), and
 # our animals are drawn and seen from the side, where a fixed map of the legs is a strong rival
-# ({doc}`03-models-and-data`). That a part head does not appear here does not say that the paper's
+# ({doc}`01-models-and-data`). That a part head does not appear here does not say that the paper's
 # heads are not there; it says that pictures of chosen heads need the numbers that this page puts
 # beside them. Intervals are 95 %, over pictures.
 
@@ -142,7 +142,7 @@ has_masks = all(known)
 # the part's pixels, the share of the part among all pixels passed so far. It is 1 for a map that
 # ranks all of the part first and needs no rule that turns a map into a mask. Pixels of a patch are
 # tied. Beside it stands the IoU of the mask that holds {glue:text}`keep:.0%` of the map's mass
-# ({doc}`02-segmentation`).
+# ({doc}`07-segmentation`).
 #
 # Every number needs its rivals, scored by the same code on the same pictures:
 #
@@ -580,5 +580,5 @@ for name, region in product(systems, regions) if parts else ():
         (name, f"{of}: AP over the location prior's", *mean_interval(lead)),
         (name, f"{of}: IoU", *mean_interval(own.iou)),
     ]
-save_results(results, output, "06-heads")
-show_provenance("06-heads", parameters, models, data)
+save_results(results, output, "09-heads")
+show_provenance("09-heads", parameters, models, data)

@@ -31,7 +31,7 @@
 # entries from {glue:text}`main_share_first:.2f` to {glue:text}`main_share_last:.2f`.
 #
 # **How our setting differs.** One training run a model, {glue:text}`last_step` steps of small networks
-# on drawn animals ({doc}`03-models-and-data`), followed from step to step; the paper's runs see about a
+# on drawn animals ({doc}`01-models-and-data`), followed from step to step; the paper's runs see about a
 # thousand times as many pictures. Its Fig. 10 also gives detection scores; ours
 # are in {doc}`11-detection`.
 
@@ -154,7 +154,7 @@ if names:
 # {numref}`fig-training-heads` shows every head at the layer that the paper takes, for the first picture
 # of the validation split. {numref}`fig-training-pca` shows the patch features of that picture and of
 # the next ones of its class as colours: per step, the first principal component of all of them takes
-# the background away, the next three are red, green and blue ({doc}`05-pca`). Components are found
+# the background away, the next three are red, green and blue ({doc}`10-pca`). Components are found
 # anew at each step, so a colour means nothing from one column to the next; what can be compared is
 # which patches share one.
 
@@ -196,9 +196,9 @@ if names:
 # ## What grows when
 #
 # {numref}`fig-training-curves` puts four quantities on the same steps: the accuracy on the measured
-# pictures, the IoU of the best head with the object at the paper's layer ({doc}`02-segmentation` says
+# pictures, the IoU of the best head with the object at the paper's layer ({doc}`07-segmentation` says
 # how), and at the last layer the coding rate and the share of non-zero entries
-# ({doc}`01-compression`). If segmentation is what classification needs, it should come before or with
+# ({doc}`02-compression`). If segmentation is what classification needs, it should come before or with
 # the accuracy, and stay.
 
 # %% tags=["hide-input"]
@@ -350,5 +350,5 @@ for name in names:
         for end, step in told.items():
             found = mine.loc[step, ["mean", "low", "high"]]
             results.append((name, f"{quantity}, {end} snapshot", *found))
-save_results(results, output, "09-training")
-show_provenance("09-training", parameters, models, pictures.values())
+save_results(results, output, "15-training")
+show_provenance("15-training", parameters, models, pictures.values())
