@@ -7,7 +7,14 @@ from difflib import get_close_matches
 
 from .batches import batches, read_samples, stack_images
 from .coco import Coco
-from .creatures import SPLITS, Creatures, CreatureScenes, ExoticCreatures
+from .creatures import (
+    SPLITS,
+    CoatCreatures,
+    Creatures,
+    CreatureScenes,
+    ExoticCreatures,
+    PartCreatures,
+)
 from .export import export_coco, export_voc
 from .folder import Folder
 from .noise import Noise, NoisyPictures, add_noise
@@ -18,6 +25,8 @@ GENERATED: dict[str, Callable[..., SampleDataset]] = {
     "creatures": Creatures,
     "creatures-exotic": ExoticCreatures,
     "creatures-scenes": CreatureScenes,
+    "creatures-parts": PartCreatures,
+    "creatures-coats": CoatCreatures,
 }
 READ: dict[str, Callable[..., SampleDataset]] = {
     "voc": Voc,
@@ -41,6 +50,8 @@ def load_dataset(
     | `creatures` | generated, one animal each | species | the animal and its parts |
     | `creatures-exotic` | the same with other species | species | the animal and its parts |
     | `creatures-scenes` | generated, one to three animals | None | visible animals |
+    | `creatures-parts` | generated, one large animal each | its parts | the animal and its parts |
+    | `creatures-coats` | the same images | its coat | the animal and its parts |
     | `voc:ROOT` | PASCAL VOC segmentation | None | one per class; void |
     | `voc-objects:ROOT` | the same | None | one per object; void |
     | `coco:ROOT` | COCO instances | None | one per instance; crowds |
@@ -48,7 +59,7 @@ def load_dataset(
 
     Splits are `train`, `val` and `test` (and `dev`, to watch a training on) of the generated ones,
     and what is on disk of the others. `image_size` is the side in pixels; by default 96 for single
-    animals and 224 for scenes, and the pictures' own size for the others. `limit` keeps the first
+    animals, 84 for the large ones and 224 for scenes, and the pictures' own size for the others. `limit` keeps the first
     items of the generated ones, whose splits have no end, and a random choice that `seed` settles
     of the others. ValueError says what is wrong with an argument or a file, FileNotFoundError
     which file is missing. Where a single picture or its truth is damaged or missing, asking for it
