@@ -176,7 +176,7 @@ def test_what_cannot_be_measured_leaves_nothing(pictures, tmp_path, size, window
 def test_wrong_requests_are_one_line(tmp_path):
     with pytest.raises(SystemExit, match="error: there is no shipped model 'crate-creature'"):
         main(["layers", "crate-creature", "creatures", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"error: .* holds no pictures"):
+    with pytest.raises(SystemExit, match=r"error: .* holds no images"):
         main(["attention", "crate-creatures", f"folder:{tmp_path}", str(tmp_path / "out")])
 
 
@@ -208,7 +208,7 @@ class Patchy(SampleDataset):
 
 
 DAMAGED, BARE, STRANGE = (0, 1, 2, 3, 13), (4, 5, 6, 7, 14), (8, 9, 10, 11, 15)
-WARNED = "(?s)5 of 21 pictures were left out:\n  picture 0 is .*\n  picture 13 is damaged$"
+WARNED = "(?s)5 of 21 images were left out:\n  picture 0 is .*\n  picture 13 is damaged$"
 WHOLE = {
     "layers": lambda model, data, folder: measure_layers(model, data, batch_size=4),
     "attention": lambda model, data, folder: attention_iou(model, data, batch_size=4),
@@ -244,7 +244,7 @@ def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, mon
 @pytest.mark.parametrize(
     ("lacking", "options", "message"),
     [
-        ({"damaged": range(21)}, [], "none of the 21 pictures can be read; the first: picture 0"),
+        ({"damaged": range(21)}, [], "none of the 21 images can be read; the first: picture 0"),
         ({"bare": range(21)}, [], "the data set has no masks to compare with"),
         ({"bare": range(8), "strange": range(8, 21)}, ["--within", "animal"], "within 'animal'"),
         ({"damaged": range(8), "bare": range(8, 21)}, [], "the data set has no masks"),
