@@ -57,9 +57,9 @@ def load_dataset(
 
     Splits are `train`, `val` and `test` (and `dev`, to watch a training on) of the generated ones,
     and what is on disk of the others; where there are no splits on disk, all of it is `val`.
-    `image_size` is the side in pixels; by default 96 for single animals, 84 for large ones and 224 for
-    scenes, and the images' own size for the others. `limit` keeps the first items of the generated ones, whose
-    splits have no end, and a random choice that `seed` settles of the others.
+    `image_size` is the side in pixels; by default 96 for single animals, 84 for large ones and 224
+    for scenes, and the images' own size for the others. `limit` keeps the first items of the
+    generated ones, whose splits have no end, and a random choice that `seed` settles of the others.
 
     Raises ValueError for an argument or a file that is wrong, and FileNotFoundError for a file or
     split that is missing. Where a single image or its truth is damaged or missing, asking for it

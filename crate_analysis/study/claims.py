@@ -152,7 +152,7 @@ CLAIMS = {
         ),
         Claim(
             "instruments",
-            "These measures see part heads where there are some: in a real self-supervised network.",
+            "These measures find part heads in a network that has some.",
             f"{_OURS}",
             "",
             "21-positive-control",
