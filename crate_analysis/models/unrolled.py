@@ -237,6 +237,16 @@ class LayerState:
         """
         return self._layer.project(self._layer.normalize(tokens))
 
+    def check_edits_read(self) -> None:
+        """Raise ValueError where an edit stands after all that was read: it has done nothing."""
+        for edit in self._edits:
+            read = "_edited_attention" if edit.place == "attention" else edit.place
+            if read not in vars(self):
+                raise ValueError(
+                    f"{edit} has done nothing: of layer {self.index}, the last that is read, "
+                    f"nothing was read that depends on {edit.place}"
+                )
+
     def _rows(self, query: slice | list[int]) -> Tensor:
         """Softmax rows of the chosen queries, (b,h,q,t)."""
         asked = self._layer.queries(self.normed[:, query], self.projections[:, :, query])
@@ -367,13 +377,18 @@ class UnrolledModel(nn.Module):
         return found
 
     def layer_index(self, layer: int) -> int:
-        """`layer` counted from the front. Raises ValueError where the model has no such layer."""
-        depth = len(self.layers)
-        if not -depth <= layer < depth:
-            raise ValueError(
-                f"layer {layer} does not exist: {self.name} has layers 0 to {depth - 1}"
-            )
-        return layer % depth
+        """`layer` counted from the front.
+
+        Raises ValueError where the model has no such layer, and TypeError for what is no int.
+        """
+        has = f"{self.name} has layers 0 to {len(self.layers) - 1}"
+        try:
+            index = _whole(layer)
+        except TypeError as error:
+            raise TypeError(f"layer={layer!r} must be an int: {has}") from error
+        if not -len(self.layers) <= index < len(self.layers):
+            raise ValueError(f"layer {layer} does not exist: {has}")
+        return index % len(self.layers)
 
     def forward(
         self, images: Float[Tensor, "b 3 H W"], edits: Sequence[Edit] = ()
