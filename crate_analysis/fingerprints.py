@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from crate_analysis.datasets import SampleDataset
 from crate_analysis.datasets.sample import UnreadableSampleError
-from crate_analysis.models import UnrolledModel
+from crate_analysis.models import Edit, UnrolledModel
 
 PICTURES = 16
 """How many of a data set's pictures are looked at."""
@@ -65,6 +65,19 @@ def describe_data(dataset: SampleDataset) -> dict[str, Any]:
         "pictures": len(dataset),
         "image_size": dataset.image_size,
     }
+
+
+def of_edits(edits: Sequence[Edit]) -> list[dict[str, str]]:
+    """What each edit is and its fingerprint, JSON-ready. Raises ValueError for one without."""
+    found = []
+    for edit in edits:
+        if not hasattr(edit, "fingerprint"):
+            raise ValueError(
+                f"{edit} has no fingerprint, by which results are told apart; take one of "
+                "crate_analysis.interventions"
+            )
+        found.append({"edit": str(edit), "fingerprint": edit.fingerprint})
+    return found
 
 
 def of_code(*paths: Path) -> str:

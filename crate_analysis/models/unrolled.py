@@ -95,6 +95,10 @@ class Edit(Protocol):
     def place(self) -> Place:
         """What is changed."""
 
+    @property
+    def overwrites(self) -> Sequence[Place]:
+        """The places of its layer whose edits have no effect beside it."""
+
     def __call__(self, value: Tensor, state: LayerState) -> Tensor:
         """What stands at the place instead of `value`, of the same shape.
 
@@ -280,6 +284,15 @@ class LayerState:
         return getattr(type(self), name).func(self)
 
 
+def _check_effect(edits: Sequence[Edit]) -> None:
+    """Raise ValueError where one of a layer's edits overwrites another."""
+    for count, edit in enumerate(edits):
+        for other_count, other in enumerate(edits):
+            earlier = other.place != edit.place or other_count < count
+            if earlier and other.place in edit.overwrites:
+                raise ValueError(f"{other} would do nothing: {edit} overwrites it; leave one out")
+
+
 def _chosen(query: slice | int | list[int] | None, tokens: int) -> slice | list[int]:
     """The queries as an index that keeps their axis; see `LayerState.attention`."""
     if query is None:
@@ -355,7 +368,8 @@ class UnrolledModel(nn.Module):
             stages that an edit names leave the fast path.
 
         Raises ValueError for images that are not float, not RGB, or that the patch size does not
-        divide, and for an edit of a layer that does not exist or of a place that is none.
+        divide, for an edit of a layer that does not exist or of a place that is none, and for one
+        that another overwrites; TypeError for what is no list of edits.
         """
         self.patch_grid(images)
         return self._unroll(images, self._by_layer(edits))
@@ -369,11 +383,18 @@ class UnrolledModel(nn.Module):
             yield state
 
     def _by_layer(self, edits: Sequence[Edit]) -> dict[int, list[Edit]]:
+        """The edits of each layer, in order; the errors of `unroll`."""
+        if not isinstance(edits, list | tuple):
+            raise TypeError(f"edits={edits!r} must be a list, such as [ablate_head(4, 2)]")
         found: dict[int, list[Edit]] = {}
         for edit in edits:
+            if not isinstance(edit, Edit):
+                raise TypeError(f"{edit!r} is no edit; crate_analysis.interventions makes them")
             if edit.place not in PLACES:
                 raise ValueError(f"{edit} has place {edit.place!r}, none of {', '.join(PLACES)}")
             found.setdefault(self.layer_index(edit.layer), []).append(edit)
+        for together in found.values():
+            _check_effect(together)
         return found
 
     def layer_index(self, layer: int) -> int:
