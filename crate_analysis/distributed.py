@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.connection import wait
 
 import torch
 import torch.distributed as dist
@@ -67,3 +70,20 @@ def first_process_first() -> Iterator[None]:
     yield
     if dist.is_initialized() and rank() == 0:
         dist.barrier()
+
+
+def end_with_parent() -> None:
+    """From now on this process ends when the one that started it does, however that ends.
+
+    A process that was killed cannot tell those that it started to stop. To be called in a process
+    that `multiprocessing` has started.
+    """
+    parent = multiprocessing.parent_process()
+    if parent is None:
+        raise RuntimeError("this process was not started by multiprocessing")
+
+    def watch() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
