@@ -13,8 +13,8 @@ from jaxtyping import Bool, UInt8
 from torch import Tensor
 
 from ..sample import Sample
-from .animal import PARTS, Animal, plan_extent
 from .anatomy import Body, draw_body
+from .animal import PARTS, Animal, plan_extent
 from .background import Place, Stage, draw_stage, paint_foreground, paint_scenery, paint_shadow
 from .chance import (
     MIXED_COATS,
