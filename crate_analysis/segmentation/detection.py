@@ -21,7 +21,7 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crate_analysis.datasets import Sample, SampleDataset, Samples, batches, stack_images
-from crate_analysis.datasets.batches import attempts, report_left_out
+from crate_analysis.datasets.batches import attempts, end_with_parent, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.fingerprints import describe, digest, of_code
 from crate_analysis.models import UnrolledModel
@@ -146,7 +146,7 @@ def baseline_objects(
         delayed(_baselines)(index, sample, patch_size, n_masks, tau)
         for [index], [sample] in batches(dataset, 1, workers=workers)
     )
-    found = Parallel(max(1, workers))(jobs)
+    found = Parallel(max(1, workers), initializer=end_with_parent)(jobs)
     return pd.DataFrame([row for rows in found for row in rows], columns=["model", *COLUMNS])
 
 
@@ -272,7 +272,8 @@ def _records(
         for picture in _features(model, dataset, pictures, layers, batch_size, workers)
     )
     on_cpu = next(model.parameters()).device.type == "cpu"
-    return Parallel(max(1, workers) if on_cpu else 1, return_as="generator")(jobs)
+    n_jobs = max(1, workers) if on_cpu else 1
+    return Parallel(n_jobs, return_as="generator", initializer=end_with_parent)(jobs)
 
 
 def _features(
