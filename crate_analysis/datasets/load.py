@@ -7,7 +7,14 @@ from collections.abc import Callable
 from crate_analysis.names import unknown
 
 from .coco import Coco
-from .creatures import SPLITS, Creatures, CreatureScenes, ExoticCreatures
+from .creatures import (
+    SPLITS,
+    CoatCreatures,
+    Creatures,
+    CreatureScenes,
+    ExoticCreatures,
+    PartCreatures,
+)
 from .folder import Folder
 from .sample import SampleDataset
 from .voc import Voc, VocObjects
@@ -16,6 +23,8 @@ GENERATED: dict[str, Callable[..., SampleDataset]] = {
     "creatures": Creatures,
     "creatures-exotic": ExoticCreatures,
     "creatures-scenes": CreatureScenes,
+    "creatures-parts": PartCreatures,
+    "creatures-coats": CoatCreatures,
 }
 READ: dict[str, Callable[..., SampleDataset]] = {
     "voc": Voc,
@@ -39,6 +48,8 @@ def load_dataset(
     | `creatures` | generated, one animal each | species | the animal and its parts |
     | `creatures-exotic` | the same with other species | species | the animal and its parts |
     | `creatures-scenes` | generated, one to three animals | None | visible animals |
+    | `creatures-parts` | generated, one large animal each | its parts | the animal and its parts |
+    | `creatures-coats` | the same images | its coat | the animal and its parts |
     | `voc:ROOT` | PASCAL VOC segmentation | None | one per class; void |
     | `voc-objects:ROOT` | the same | None | one per object; void |
     | `coco:ROOT` | COCO instances | None | one per instance; crowds |
@@ -46,9 +57,9 @@ def load_dataset(
 
     Splits are `train`, `val` and `test` (and `dev`, to watch a training on) of the generated ones,
     and what is on disk of the others; where there are no splits on disk, all of it is `val`.
-    `image_size` is the side in pixels; by default 96 for single animals and 224 for scenes, and the
-    images' own size for the others. `limit` keeps the first items of the generated ones, whose
-    splits have no end, and a random choice that `seed` settles of the others.
+    `image_size` is the side in pixels; by default 96 for single animals, 84 for large ones and 224
+    for scenes, and the images' own size for the others. `limit` keeps the first items of the
+    generated ones, whose splits have no end, and a random choice that `seed` settles of the others.
 
     Raises ValueError for an argument or a file that is wrong, and FileNotFoundError for a file or
     split that is missing. Where a single image or its truth is damaged or missing, asking for it

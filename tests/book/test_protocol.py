@@ -36,7 +36,7 @@ class Protocol(NamedTuple):
 
 
 PROTOCOLS = {
-    "voc": Protocol("02-segmentation", "voc12", "creatures", "best-head IoU (mass)"),
+    "voc": Protocol("07-segmentation", "voc12", "creatures", "best-head IoU (mass)"),
     "coco": Protocol("11-detection", "coco2017", "creatures-scenes", "box AP50"),
 }
 

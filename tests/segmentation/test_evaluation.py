@@ -14,6 +14,7 @@ from crate_analysis.segmentation import (
     best_head_iou,
     to_pixels,
 )
+from crate_analysis.walk import Reading
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,7 @@ def pictures():
 
 @pytest.mark.parametrize("rule", ["mass", "entries"])
 def test_the_best_heads_are_those_of_the_plain_measure(model, pictures, rule):
-    frame = attention_iou(model, pictures, rules=["mass", "entries"], batch_size=2, progress=False)
+    frame = attention_iou(model, pictures, rules=["mass", "entries"], reading=Reading(batch_size=2))
     best = frame.groupby(["layer", "rule", "image", "mask"]).iou.max()
     for index, sample in enumerate(pictures):
         image = model.normalize(sample.image[None])
@@ -41,7 +42,7 @@ def test_the_best_heads_are_those_of_the_plain_measure(model, pictures, rule):
 
 
 def test_every_head_and_mask_has_one_row(model, pictures):
-    frame = attention_iou(model, pictures, rules=["mass"], progress=False)
+    frame = attention_iou(model, pictures, rules=["mass"])
     masks = sum(len(sample.masks) for sample in pictures)
     assert len(frame) == 3 * 4 * masks  # layers, heads
     assert list(frame.columns) == ["model", "layer", "rule", "image", "mask", "head", "iou"]
@@ -65,7 +66,7 @@ def test_pictures_without_masks_are_refused(model, tmp_path, pictures):
 
     Image.fromarray(pictures[0].image.permute(1, 2, 0).numpy()).save(tmp_path / "a.png")
     with pytest.raises(ValueError, match="the data set has no masks to compare with"):
-        attention_iou(model, load_dataset(f"folder:{tmp_path}"), progress=False)
+        attention_iou(model, load_dataset(f"folder:{tmp_path}"))
 
 
 def test_the_best_head_of_each_picture_by_hand():

@@ -24,6 +24,7 @@ from crate_analysis.segmentation import (
     location_prior,
     to_pixels,
 )
+from crate_analysis.walk import Reading
 
 PATCH = 2
 # an animal of 6 of 16 patches: two of body, one of head, three of legs
@@ -79,7 +80,7 @@ class Planted(UnrolledModel):
 @pytest.fixture(scope="module")
 def planted():
     # 90 % of the mass of three equal patches needs all three
-    return head_scores(Planted(), Drawn(), 0.9, within=["animal"], batch_size=4, progress=False)
+    return head_scores(Planted(), Drawn(), 0.9, within=["animal"], reading=Reading(batch_size=4))
 
 
 def test_a_planted_head_is_perfect_and_chosen(planted):
@@ -110,7 +111,7 @@ def test_to_find_the_animal_is_no_merit_within_it(planted):
 
 
 def test_only_what_lies_within_counts_of_a_mask_that_sticks_out():
-    frame = head_scores(Planted(), Drawn(), within=["legs"], progress=False)
+    frame = head_scores(Planted(), Drawn(), within=["legs"])
     inside = frame[frame.within == "legs"]
     assert set(inside["mask"]) == {"animal"}  # body and head have no pixel there
     assert (inside[["share", "average_precision"]] == 1).all(axis=None)
@@ -120,8 +121,8 @@ def test_scores_are_those_of_the_plain_measures():
     torch.manual_seed(0)
     model = build_model("crate_micro_patch6_72.creatures", dim=32, depth=2, patch_size=12).eval()
     pictures = load_dataset("creatures", "dev", 72, limit=5)
-    frame = head_scores(model, pictures, within=["animal"], batch_size=2, progress=False)
-    plain = attention_iou(model, pictures, rules=["mass"], progress=False)
+    frame = head_scores(model, pictures, within=["animal"], reading=Reading(batch_size=2))
+    plain = attention_iou(model, pictures, rules=["mass"])
     keys = ["layer", "image", "mask", "head"]
     here = frame[frame.within == "picture"].set_index(keys).iou.sort_index()
     pd.testing.assert_series_equal(here, plain.set_index(keys).iou.sort_index())
@@ -203,7 +204,7 @@ def test_wrong_requests():
     with pytest.raises(
         ValueError, match="no mask lies within 'anmal'; the masks here are animal, "
     ):
-        head_scores(Planted(), Drawn(), within=["anmal"], progress=False)
+        head_scores(Planted(), Drawn(), within=["anmal"])
     with pytest.raises(ValueError, match="8 x 8 pixels, which patch_size=3 does not divide"):
         location_prior(Drawn(), 3)
     with pytest.raises(ValueError, match="priors are on 2 x 2 patches and these pictures on 4 x 4"):
