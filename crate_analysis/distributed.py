@@ -5,10 +5,10 @@ from __future__ import annotations
 import multiprocessing
 import os
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from multiprocessing.connection import wait
 
 import torch
 import torch.distributed as dist
@@ -72,18 +72,22 @@ def first_process_first() -> Iterator[None]:
         dist.barrier()
 
 
-def end_with_parent() -> None:
-    """From now on this process ends when the one that started it does, however that ends.
+def end_with_parent(worker: int = 0) -> None:
+    """From now on this process ends when the one that it works for does, however that ends.
 
-    A process that was killed cannot tell those that it started to stop. To be called in a process
-    that `multiprocessing` has started.
+    A process that was killed cannot tell its workers to stop, and a worker would wait for its next
+    task for ever: a server that it was forked from lives as long as its workers do. To be called
+    in the worker; `worker`, its number, is for callers that pass one.
     """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is None:
-        raise RuntimeError("this process was not started by multiprocessing")
-
-    def watch() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=watch, daemon=True).start()
+    if parent is not None and parent.pid != os.getppid():  # forked from a server
+        parent.join()
+    else:
+        first = os.getppid()
+        while os.getppid() == first:
+            time.sleep(1)
+    os._exit(1)

@@ -120,7 +120,7 @@ def attempts(
         num_workers=workers,
         prefetch_factor=max(2, -(-ahead // workers)),
         multiprocessing_context=_context(),
-        worker_init_fn=_end_with_reader,
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # the seed that it draws is not of the caller's numbers
     )
     for packed in loader:
@@ -151,14 +151,6 @@ class _Attempts(Dataset[bytes]):
             error.add_note(f"In a process that reads images:\n{traceback.format_exc()}")
             found = error
         return pickle.dumps(found)
-
-
-def _end_with_reader(worker: int) -> None:
-    """Let a process end with the one that reads from it.
-
-    torch's own watch does not see it out: it waits for somebody to take what it has read.
-    """
-    end_with_parent()
 
 
 def _context() -> BaseContext:

@@ -13,7 +13,7 @@ import os
 import sys
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
@@ -92,9 +92,7 @@ class Experiment:
         kind = OBJECTIVES[settings.pop("objective", self.objective)].recipe
         unknown = sorted(set(settings) - {one.name for one in fields(kind)})
         if unknown:
-            raise ValueError(
-                f"cell {cell}: a {kind.objective} recipe has no {', '.join(unknown)}"
-            )
+            raise ValueError(f"cell {cell}: a {kind.objective} recipe has no {', '.join(unknown)}")
         try:
             return kind(**settings)
         except (TypeError, ValueError) as error:
@@ -248,9 +246,7 @@ def run_experiment(
         time.sleep(0.5)
     table = write_table(experiment, folder, failed)
     if failed:
-        raise RuntimeError(
-            "; ".join(f"{name} failed: {reason}" for name, reason in failed.items())
-        )
+        raise RuntimeError("; ".join(f"{name} failed: {reason}" for name, reason in failed.items()))
     return table
 
 
