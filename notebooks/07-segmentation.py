@@ -81,18 +81,18 @@ study = Study(globals(), "07-segmentation")
 def heads(first_image=0, layer=None):
     """The maps of six images."""
     shown = study.indices(6, first_image)
-    images = study.networks[0].pixels(shown)
-    widths = [1, *(network.model.config.heads for network in study.networks)]
-    _, axes = plt.subplots(1, len(widths), width_ratios=widths, figsize=(10, 7), layout="tight")
-    sheet([[image] for image in images], ax=axes[0])
-    rows = []
-    for network, ax in zip(study.networks, axes[1:], strict=True):
+    tiles = [[image] for image in study.networks[0].pixels(shown)]
+    groups, columns, rows = {"": 1}, ["image"], []
+    for network in study.networks:
         read = network.layer if layer is None else layer
         maps = cls_attention(network.model, network.inputs(shown), read).cpu().numpy()
-        tiles = [[heat(one, images[0].shape[:2]) for one in each] for each in maps]
-        sheet(tiles, [f"head {head + 1}" for head in range(len(tiles[0]))], ax=ax)
-        ax.set_title(f"{network.label}, layer {read + 1}")
+        for line, own in zip(tiles, maps, strict=True):
+            line += [heat(one, line[0].shape[:2]) for one in own]
+        groups[f"{network.label}, layer {read + 1}"] = maps.shape[1]
+        columns += [f"head {head + 1}" for head in range(maps.shape[1])]
         rows += [(network.label, read + 1, index) for index in shown]
+    _, ax = plt.subplots(figsize=(10, 7))
+    sheet(tiles, columns, groups=groups, ax=ax)
     return pd.DataFrame(rows, columns=["model", "layer", "image"])
 
 

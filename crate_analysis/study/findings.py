@@ -98,7 +98,7 @@ class Number(NamedTuple):
     """A finding's number inside a sentence: a mean and its interval, or words for where it lies.
 
     >>> f"{Number(0.4, 0.35, 0.45)}, {Number(0.4, 0.35, 0.45):.0%}"
-    '0.4 [0.35, 0.45], 40% [35%, 45%]'
+    '0.400 [0.350, 0.450], 40% [35%, 45%]'
     >>> f"the difference is {Number(0.4, 0.35, 0.45):positive|negative|unclear}"
     'the difference is positive'
     """
@@ -111,8 +111,15 @@ class Number(NamedTuple):
         if form.count("|") == 2:
             verdict = decide(MeanInterval(*self), 0.0, "above")
             return dict(zip(("holds", "fails", "open"), form.split("|"), strict=True))[verdict]
-        mean, low, high = (format(value, form or ".3g") for value in self)
+        mean, low, high = (format(value, form or self._digits()) for value in self)
         return mean if math.isnan(self.low) else f"{mean} [{low}, {high}]"
+
+    def _digits(self) -> str:
+        """As many decimals as the interval's half width has up to its second figure."""
+        half = (self.high - self.low) / 2
+        if math.isnan(half) or half == 0:
+            return ".3g"
+        return f".{max(0, 1 - math.floor(math.log10(half)))}f"
 
 
 class Subject:
@@ -184,7 +191,7 @@ def markdown_table(frame: pd.DataFrame) -> str:
 
 def _cell(row: Mapping[Any, Any]) -> str:
     """A number, and what it decides."""
-    text = format(Number(row["mean"], row["low"], row["high"]), ".3f")
+    text = format(Number(row["mean"], row["low"], row["high"]))
     if not row["verdict"]:
         return text
     against = f" against {row['rival']}, {row['rival value']:.3f}" if row["rival"] else ""
