@@ -12,7 +12,6 @@ import json
 import re
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -24,10 +23,12 @@ from crate_analysis.distributed import joined, rank
 from crate_analysis.fingerprints import describe, digest, of_code
 from crate_analysis.measures import measure_layers
 from crate_analysis.models import UnrolledModel, load_model
-from crate_analysis.segmentation import attention_iou, head_scores
+from crate_analysis.segmentation import Scoring, attention_iou, head_scores
 from crate_analysis.segmentation.detection import find_objects
 from crate_analysis.segmentation.masks import Rule
+from crate_analysis.segmentation.truth import Region
 from crate_analysis.shards import Measurement, measure_in_shards
+from crate_analysis.walk import Reading
 
 
 def evaluate(
@@ -61,8 +62,10 @@ def read_objects(table: str | Path) -> pd.DataFrame:
     return pd.read_csv(table, converters=parse)
 
 
-def _objects(model: UnrolledModel, options: Mapping[str, Any], part: SampleDataset) -> pd.DataFrame:
-    found = find_objects(model, part, **options)
+def _objects(
+    model: UnrolledModel, part: SampleDataset, options: Mapping[str, Any], reading: Reading
+) -> pd.DataFrame:
+    found = find_objects(model, part, **options, reading=reading)
     columns = {name: found[name].map(json.dumps) for name in ("bbox", "segmentation")}
     return found.assign(**columns)
 
@@ -97,16 +100,14 @@ def _run(
         network = load_model(model).to(own)
         size = image_size or network.config.image_size
         pictures = load_dataset(dataset, split, size, limit, seed)
-        settings = {"batch_size": batch_size, **options}
-        how = settings | {"workers": workers}
-        quiet = how | {"progress": False}
+        how = Reading(batch_size, workers=workers)
         measurements: dict[str, Measurement] = {
-            "layers": lambda part: measure_layers(network, part, **quiet),
-            "attention": lambda part: attention_iou(network, part, **quiet),
-            "heads": lambda part: head_scores(network, part, **quiet),
-            "objects": partial(_objects, network, how),
+            "layers": lambda part: measure_layers(network, part, reading=how),
+            "attention": lambda part: attention_iou(network, part, **options, reading=how),
+            "heads": lambda part: head_scores(network, part, Scoring(**options), reading=how),
+            "objects": lambda part: _objects(network, part, options, how),
         }
-        request = {"measure": measure, **settings}
+        request = {"measure": measure, "batch_size": batch_size, **options}
         table = evaluate(measurements[measure], request, network, pictures, folder, shard_size)
         if rank() == 0:
             print(table)
@@ -146,9 +147,15 @@ def _parser() -> argparse.ArgumentParser:
     for name in ("attention", "heads"):
         parsers[name].add_argument("--keep", type=float, default=0.6, help="share that masks keep")
     rules = get_args(Rule)
-    parsers["attention"].add_argument("--rules", nargs="+", choices=rules, default=list(rules))
-    parsers["heads"].add_argument("--rule", choices=rules, default="mass", help="of the masks")
-    parsers["heads"].add_argument("--within", nargs="*", default=[], help="masks to score inside")
+    for name, default in (("attention", list(rules)), ("heads", ["mass"])):
+        parsers[name].add_argument("--rules", nargs="+", choices=rules, default=default)
+    parsers["heads"].add_argument(
+        "--within",
+        nargs="+",
+        choices=get_args(Region),
+        default=["image"],
+        help="which pixels count: all, or for parts those of their object",
+    )
     parsers["objects"].add_argument("--layers", nargs="+", type=int, default=[-1], help="to read")
     parsers["objects"].add_argument("--n-masks", type=int, default=3, help="objects a picture")
     parsers["objects"].add_argument("--tau", type=float, default=0.15, help="of the affinity")

@@ -18,8 +18,9 @@ from crate_analysis.datasets.batches import LeftOutWarning
 from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.evaluate import main, read_objects
 from crate_analysis.measures import measure_layers
-from crate_analysis.segmentation import attention_iou, detect_objects, head_scores
+from crate_analysis.segmentation import Scoring, attention_iou, detect_objects, head_scores
 from crate_analysis.shards import Window, measure_in_shards
+from crate_analysis.walk import Reading
 from crate_analysis.writing import write_text
 
 PICTURES = ["crate-creatures", "creatures", "--image-size", "36", "--limit", "21"]
@@ -47,16 +48,24 @@ def run(what, folder, *options):
 @pytest.mark.parametrize(
     ("what", "options", "whole"),
     [
-        ("layers", [], lambda model, data: measure_layers(model, data, batch_size=4)),
+        (
+            "layers",
+            [],
+            lambda model, data: measure_layers(model, data, reading=Reading(batch_size=4)),
+        ),
         (
             "attention",
             ["--keep", "0.5", "--rules", "mass"],
-            lambda model, data: attention_iou(model, data, 0.5, ["mass"], batch_size=4),
+            lambda model, data: attention_iou(
+                model, data, 0.5, ["mass"], reading=Reading(batch_size=4)
+            ),
         ),
         (
             "heads",
-            ["--within", "animal"],
-            lambda model, data: head_scores(model, data, within=["animal"], batch_size=4),
+            ["--within", "image", "object"],
+            lambda model, data: head_scores(
+                model, data, Scoring(within=("image", "object")), reading=Reading(batch_size=4)
+            ),
         ),
     ],
 )
@@ -76,7 +85,7 @@ def test_the_objects_are_those_of_one_go(model, pictures, tmp_path, capsys, monk
     run("objects", tmp_path / "sharded", "--layers", "2", "-1")
     assert len(taken) == 1, "the weights are looked at once, not for each shard"
     found = read_objects(capsys.readouterr().out.strip())
-    whole = detect_objects(model, pictures, tmp_path, [2, -1], batch_size=4, progress=False)
+    whole = detect_objects(model, pictures, tmp_path, [2, -1], reading=Reading(batch_size=4))
     pd.testing.assert_frame_equal(found, whole)
 
 
@@ -184,13 +193,13 @@ def test_wrong_requests_are_one_line(tmp_path):
 
 
 class Patchy(SampleDataset):
-    """Creatures, of which some are damaged, some have no masks and some have no animal."""
+    """Creatures, of which some are damaged, some have no masks and some have no parts."""
 
     name, split, image_size, seed = "patchy", "val", 36, 0
 
-    def __init__(self, whole, damaged=(), bare=(), strange=()):
+    def __init__(self, whole, damaged=(), bare=(), simple=()):
         self.whole, self.classes = whole, whole.classes
-        self.damaged, self.bare, self.strange = damaged, bare, strange
+        self.damaged, self.bare, self.simple = damaged, bare, simple
 
     def __len__(self):
         return len(self.whole)
@@ -200,20 +209,27 @@ class Patchy(SampleDataset):
         if index in self.damaged:
             raise UnreadableSampleError(f"picture {index} is damaged")
         if index in self.bare:
-            return replace(sample, masks=sample.masks[:0], mask_names=())
-        if index in self.strange:
-            names = tuple(name.replace("animal", "plant") for name in sample.mask_names)
-            return replace(sample, mask_names=names)
+            return replace(sample, masks=sample.masks[:0], mask_names=(), part_of=())
+        if index in self.simple:
+            return replace(sample, part_of=())
         return sample
 
 
-DAMAGED, BARE, STRANGE = (0, 1, 2, 3, 13), (4, 5, 6, 7, 14), (8, 9, 10, 11, 15)
+DAMAGED, BARE, SIMPLE = (0, 1, 2, 3, 13), (4, 5, 6, 7, 14), (8, 9, 10, 11, 15)
 WARNED = "(?s)5 of 21 pictures were left out:\n  picture 0 is .*\n  picture 13 is damaged$"
 WHOLE = {
-    "layers": lambda model, data, folder: measure_layers(model, data, batch_size=4),
-    "attention": lambda model, data, folder: attention_iou(model, data, batch_size=4),
-    "heads": lambda model, data, folder: head_scores(model, data, within=["animal"], batch_size=4),
-    "objects": lambda model, data, folder: detect_objects(model, data, folder, batch_size=4),
+    "layers": lambda model, data, folder: measure_layers(
+        model, data, reading=Reading(batch_size=4)
+    ),
+    "attention": lambda model, data, folder: attention_iou(
+        model, data, reading=Reading(batch_size=4)
+    ),
+    "heads": lambda model, data, folder: head_scores(
+        model, data, Scoring(within=("image", "object")), reading=Reading(batch_size=4)
+    ),
+    "objects": lambda model, data, folder: detect_objects(
+        model, data, folder, reading=Reading(batch_size=4)
+    ),
 }
 
 
@@ -223,9 +239,9 @@ def table_of(capsys):
 
 @pytest.mark.parametrize("what", WHOLE)
 def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, monkeypatch):
-    patchy = Patchy(pictures, DAMAGED, BARE, STRANGE)
+    patchy = Patchy(pictures, DAMAGED, BARE, SIMPLE)
     monkeypatch.setattr("crate_analysis.evaluate.load_dataset", lambda *_: patchy)
-    options = ["--shard-size", "4"] + ["--within", "animal"] * (what == "heads")
+    options = ["--shard-size", "4"] + ["--within", "image", "object"] * (what == "heads")
     with pytest.warns(LeftOutWarning, match=WARNED):
         whole = WHOLE[what](model, patchy, tmp_path / "whole")
     for _ in range(2):  # a finished table says it again
@@ -246,7 +262,11 @@ def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, mon
     [
         ({"damaged": range(21)}, [], "none of the 21 pictures can be read; the first: picture 0"),
         ({"bare": range(21)}, [], "the data set has no masks to compare with"),
-        ({"bare": range(8), "strange": range(8, 21)}, ["--within", "animal"], "within 'animal'"),
+        (
+            {"bare": range(8), "simple": range(8, 21)},
+            ["--within", "image", "object"],
+            "no mask is part of another",
+        ),
         ({"damaged": range(8), "bare": range(8, 21)}, [], "the data set has no masks"),
     ],
 )
@@ -260,12 +280,12 @@ def test_what_all_shards_lack_is_an_error(
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_each_name_may_be_in_another_shard(pictures, model, tmp_path, monkeypatch, capsys):
-    patchy = Patchy(pictures, strange=range(8))
-    within = ["--within", "animal", "plant"]
+def test_each_region_may_be_in_another_shard(pictures, model, tmp_path, monkeypatch, capsys):
+    patchy = Patchy(pictures, bare=range(4), simple=range(4, 8))
     monkeypatch.setattr("crate_analysis.evaluate.load_dataset", lambda *_: patchy)
-    run("heads", tmp_path, *within)
-    whole = head_scores(model, patchy, within=within[1:], batch_size=4)
+    run("heads", tmp_path, "--within", "image", "object")
+    scoring = Scoring(within=("image", "object"))
+    whole = head_scores(model, patchy, scoring, reading=Reading(batch_size=4))
     assert table_of(capsys).read_text(encoding="utf-8") == whole.to_csv(index=False)
 
 
@@ -368,7 +388,9 @@ def test_a_killed_process_loses_and_repeats_nothing(model, tmp_path, capsys, mon
     monkeypatch.setattr("crate_analysis.evaluate.measure_layers", watched)
     main(command(killed, "1")[command(killed, "1").index("layers") :])
     assert sorted([*seen, *done]) == [f"4-{start:08d}.json" for start in range(0, 320, 4)]
-    whole = measure_layers(model, load_dataset("creatures", "val", 36, limit=320), batch_size=2)
+    whole = measure_layers(
+        model, load_dataset("creatures", "val", 36), reading=Reading(batch_size=2, limit=320)
+    )
     text = whole.to_csv(index=False)
     assert table_of(capsys).read_text(encoding="utf-8") == text
     assert table.read_text(encoding="utf-8") == text.replace(part["rows"], "marked\n")

@@ -1,5 +1,6 @@
 """What the objective of a white-box transformer is made of, measured layer by layer."""
 
+from crate_analysis.measures.choice import cross_fit
 from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
 from crate_analysis.measures.dictionary import (
     atom_cosines,
@@ -27,7 +28,16 @@ from crate_analysis.measures.subspaces import (
     subspace_overlap,
     token_dimension,
 )
-from crate_analysis.measures.summary import MeanInterval, contrast_interval, mean_interval
+from crate_analysis.measures.summary import (
+    MeanInterval,
+    contrast_interval,
+    design_interval,
+    interval_frame,
+    mean_interval,
+    paired_difference,
+    run_image_interval,
+    run_interval,
+)
 
 __all__ = [
     "MEASURES",
@@ -39,8 +49,11 @@ __all__ = [
     "common_share",
     "contrast_interval",
     "cosine",
+    "cross_fit",
     "derived_gradient",
+    "design_interval",
     "effective_dimension",
+    "interval_frame",
     "lasso_objective",
     "lift",
     "mean_interval",
@@ -48,8 +61,11 @@ __all__ = [
     "measured_gradient",
     "nonzero_fraction",
     "orthogonality_gap",
+    "paired_difference",
     "principal_cosines",
     "rate_change",
+    "run_image_interval",
+    "run_interval",
     "step_strength",
     "subspace_coherence",
     "subspace_overlap",

@@ -13,13 +13,14 @@ from crate_analysis.measures import measure_layers
 from crate_analysis.probes import collect
 from crate_analysis.segmentation import (
     attention_iou,
-    baseline_iou,
-    baseline_scores,
     detect_objects,
     head_scores,
     location_prior,
+    mean_masks,
     read_results,
+    scores_with_rivals,
 )
+from crate_analysis.walk import Reading
 
 
 @pytest.fixture(scope="module")
@@ -102,23 +103,23 @@ def test_without_a_picture_that_can_be_read_there_is_an_error(damaged):
 def test_measuring_goes_on_behind_a_damaged_file(damaged):
     model = load_model("crate-creatures")
     with pytest.warns(UserWarning, match=LISTED):
-        frame = measure_layers(model, damaged, batch_size=2, progress=False)
+        frame = measure_layers(model, damaged, reading=Reading(batch_size=2))
     assert frame.image.unique().tolist() == [0, 1, 3]
     assert frame["value"].notna().all()
-    whole = measure_layers(model, [damaged[index] for index in (0, 1)], progress=False)
+    whole = measure_layers(model, [damaged[index] for index in (0, 1)])
     assert frame[frame.image < 2]["value"].tolist() == whole["value"].tolist()
 
 
 def test_finding_objects_goes_on_behind_a_damaged_file(damaged, tmp_path):
     model = load_model("crate-creatures")
     with pytest.warns(UserWarning, match=LISTED):
-        found = detect_objects(model, damaged, tmp_path, batch_size=3, progress=False)
+        found = detect_objects(model, damaged, tmp_path, reading=Reading(batch_size=3))
     assert found.image.unique().tolist() == [0, 1, 3]
     (path,) = tmp_path.glob("*.jsonl")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:4]), encoding="utf-8")  # stopped behind the damaged one
     with pytest.warns(UserWarning, match=LISTED):
-        again = detect_objects(model, damaged, tmp_path, batch_size=3, progress=False)
+        again = detect_objects(model, damaged, tmp_path, reading=Reading(batch_size=3))
     assert again.equals(found)
     with pytest.warns(UserWarning, match=LISTED):
         read_results(path)
@@ -155,7 +156,7 @@ def test_other_processes_read_the_same(damaged):
 def test_other_processes_draw_the_same(pictures):
     model = load_model("crate-creatures")
     here, there = (
-        measure_layers(model, pictures, batch_size=2, progress=False, workers=workers)
+        measure_layers(model, pictures, reading=Reading(batch_size=2, workers=workers))
         for workers in (0, 1)
     )
     assert there.equals(here)
@@ -191,14 +192,14 @@ def test_a_list_is_read_where_it_is(pictures):
 @pytest.mark.parametrize(
     "measure",
     [
-        lambda model, data, **how: measure_layers(model, data, progress=False, **how),
-        lambda model, data, **how: collect(model, data, {"x": lambda s: s.tokens}, **how),
-        lambda model, data, **how: attention_iou(model, data, progress=False, **how),
-        lambda model, data, **how: baseline_iou(data, 6, 2, **how),
-        lambda model, data, **how: head_scores(model, data, progress=False, **how),
-        lambda model, data, **how: baseline_scores(data, 6, 2, {}, **how),
-        lambda model, data, **how: location_prior(data, 6, **how),
-        lambda model, data, **how: read_samples(data, **how),
+        lambda model, data, how: measure_layers(model, data, reading=how),
+        lambda model, data, how: collect(model, data, {"x": lambda s: s.tokens}, reading=how),
+        lambda model, data, how: attention_iou(model, data, reading=how),
+        lambda model, data, how: head_scores(model, data, reading=how),
+        lambda model, data, how: scores_with_rivals(model, data, data, reading=how),
+        lambda model, data, how: location_prior(data, (6, 6), reading=how),
+        lambda model, data, how: mean_masks(data, (6, 6), 2, reading=how),
+        lambda model, data, how: read_samples(data, how.workers),
     ],
 )
 def test_workers_are_passed_on(measure, pictures, monkeypatch):
@@ -210,5 +211,5 @@ def test_workers_are_passed_on(measure, pictures, monkeypatch):
 
     monkeypatch.setattr(sys.modules[LeftOutWarning.__module__], "attempts", here)
     model = build_model("crate_micro_patch6_72.creatures", dim=16, depth=1, heads=2).eval()
-    measure(model, pictures, workers=3)
-    assert asked == [3]
+    measure(model, pictures, Reading(workers=3))
+    assert set(asked) == {3}

@@ -19,6 +19,7 @@ from crate_analysis.measures import (
     with_length_of,
 )
 from crate_analysis.models import LayerState
+from crate_analysis.walk import Reading
 
 EPS2 = 0.01
 
@@ -169,7 +170,7 @@ def test_measured_gradient_leaves_no_trace_and_works_in_a_pass_over_pictures():
     agreement = {
         "cosine": lambda state: cosine(state.half - state.tokens, -measured_gradient(state))
     }
-    frame = measure_layers(model, pictures, agreement, batch_size=2, progress=False)
+    frame = measure_layers(model, pictures, agreement, reading=Reading(batch_size=2))
     assert frame.value.between(-1, 1).all() and (frame.value != 0).all()
     assert all(parameter.grad is None for parameter in model.parameters())
 
