@@ -132,7 +132,7 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
             allow_abbrev=False,
         )
-        one.add_argument("model", help="of list_models(), FILE, or FILE@ARCH")
+        one.add_argument("model", help="[LABEL=]WHAT[@ARCH][@field=value,...]")
         one.add_argument("dataset", help="creatures, voc:ROOT, coco:ROOT, folder:ROOT, ...")
         one.add_argument("folder", type=Path, help="where tables are kept")
         one.add_argument("--split", default="val", help="of the data set")

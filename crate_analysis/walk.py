@@ -8,17 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, NamedTuple, cast
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
-from crate_analysis.datasets import Sample, Samples, batches, load_dataset, stack_images
-from crate_analysis.datasets.sample import SampleDataset
+from crate_analysis.datasets import Sample, Samples, as_samples, batches, stack_images
 from crate_analysis.models import LayerState, UnrolledModel
-
-Data = str | Samples | Sequence[Tensor] | Tensor
-"""Images: a spec of `load_dataset`, a data set, a list of its samples, or uint8 tensors."""
 
 
 @dataclass(frozen=True)
@@ -82,7 +77,7 @@ class Batch(NamedTuple):
 
 def walk(
     model: UnrolledModel,
-    data: Data,
+    data: Samples,
     layers: Sequence[int] | None = None,
     reading: Reading = READING,
     edits: Sequence[Any] = (),
@@ -92,7 +87,7 @@ def walk(
     Parameters
     ----------
     model : images are normalised its way and moved to its device.
-    data : see `as_samples`; a spec is loaded at the model's image size.
+    data : see `datasets.as_samples`; a spec is loaded at the model's image size.
     layers : which, from 0 or from the end when negative; default all. Layers after the deepest of
         them are not computed.
     edits : what is changed on the way, see `UnrolledModel.unroll`.
@@ -107,7 +102,7 @@ def walk(
     ...     print(batch.indices, [tuple(state.half.shape) for state in batch.states])
     [0, 1] [(2, 145, 128)]
     """
-    samples = as_samples(data, check_model(model).config.image_size)
+    samples = as_samples(data, image_size=check_model(model).config.image_size)
     wanted = check_layers(model, layers)
     return _walk(model, samples, wanted, reading, edits)
 
@@ -142,51 +137,6 @@ def _chosen(states: Iterator[LayerState], layers: Sequence[int]) -> Iterator[Lay
             yield state
         if state.index == max(layers):
             return
-
-
-def as_samples(data: Data, image_size: int | None = None, split: str = "val") -> Samples:
-    """What can be read by `Reading.batches`, from any of the forms that images come in.
-
-    A spec such as `creatures` or `voc:ROOT` is loaded, its `split` at `image_size`; a data set and
-    a list of samples are taken as they are; (b,3,H,W) uint8 pixels, or a list of (3,H,W), become
-    samples without label or masks. Raises TypeError for anything else, ValueError for tensors of
-    another kind or shape, and what `load_dataset` raises.
-
-    >>> import torch
-    >>> as_samples(torch.zeros(2, 3, 8, 8, dtype=torch.uint8))[1].path
-    'image 1'
-    """
-    if isinstance(data, str):
-        return load_dataset(data, split, image_size)
-    if isinstance(data, SampleDataset):
-        return data
-    if isinstance(data, Tensor):
-        if data.ndim != 4:
-            raise ValueError(f"images are of shape {tuple(data.shape)}; give (b, 3, H, W)")
-        data = list(data)
-    if isinstance(data, Sequence):
-        if all(isinstance(one, Sample) for one in data):
-            return cast(Sequence[Sample], data)
-        if all(isinstance(one, Tensor) for one in data):
-            return [_sample(one, index) for index, one in enumerate(cast(Sequence[Tensor], data))]
-        kinds = sorted({type(one).__name__ for one in data})
-        raise TypeError(
-            f"the images are a list of {' and '.join(kinds)}; give samples, or uint8 tensors"
-        )
-    raise TypeError(
-        f"the images are of type {type(data).__name__}; give a spec such as 'creatures', a data "
-        "set of load_dataset, a list of samples, or uint8 tensors of shape (b, 3, H, W)"
-    )
-
-
-def _sample(image: Tensor, index: int) -> Sample:
-    if image.dtype != torch.uint8 or image.ndim != 3 or image.shape[0] != 3:
-        raise ValueError(
-            f"image {index} is {image.dtype} of shape {tuple(image.shape)}; give uint8 pixels of "
-            "shape (3, H, W), which the model normalises itself"
-        )
-    empty = torch.zeros(0, *image.shape[1:], dtype=torch.bool)
-    return Sample(image.cpu(), None, empty, (), f"image {index}")
 
 
 def check_model(model: UnrolledModel) -> UnrolledModel:

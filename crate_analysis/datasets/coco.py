@@ -71,7 +71,7 @@ class Coco(SampleDataset):
             height, width = int(image["height"]), int(image["width"])
         except (KeyError, TypeError, ValueError) as error:
             raise self._damaged(f"picture {image['id']}", error) from None
-        picture = files.read_picture(path, (width, height))
+        picture = files.read_image(path, (width, height))
         if picture.size != (width, height):
             raise UnreadableSampleError(
                 f"{path} is not {width} x {height} as annotated: fetch it again"

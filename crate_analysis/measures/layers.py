@@ -11,10 +11,11 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
+from crate_analysis.datasets import Samples
 from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
 from crate_analysis.measures.sparsity import nonzero_fraction
 from crate_analysis.models import LayerState, UnrolledModel
-from crate_analysis.walk import READING, Data, Reading, check_layers, check_model, walk
+from crate_analysis.walk import READING, Reading, check_layers, check_model, walk
 
 Measure = Callable[[LayerState], Tensor]
 """From a layer's state to one value an image, (b,)."""
@@ -34,7 +35,7 @@ difference is the rate reduction."""
 @torch.inference_mode()
 def measure_layers(
     model: UnrolledModel,
-    data: Data,
+    data: Samples,
     measures: Mapping[str, Measure] | None = None,
     layers: Sequence[int] | None = None,
     reading: Reading = READING,

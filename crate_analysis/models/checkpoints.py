@@ -15,6 +15,7 @@ import re
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +30,8 @@ from crate_analysis.models.registry import ARCHS, from_config
 from crate_analysis.models.shapes import listing, settle_config
 from crate_analysis.models.unrolled import UnrolledModel
 from crate_analysis.models.zoo import shipped_files, snapshot_files
+from crate_analysis.specs import FILE_ENDINGS, ModelSpec, parse_spec, parse_specs
 
-FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
 NESTED_UNDER = ("teacher", "student", "state_dict", "model")
 """Keys of a training checkpoint that hold the weights, the preferred one first."""
 DINO_HEAD = ("head.mlp.", "head.last_layer.")
@@ -38,21 +39,22 @@ DINO_HEAD = ("head.mlp.", "head.last_layer.")
 
 
 def load_model(
-    name_or_path: str | os.PathLike[str],
+    spec: str | os.PathLike[str] | ModelSpec,
     arch: str | None = None,
     device: str | torch.device = "cpu",
     **overrides: Any,
 ) -> UnrolledModel:
-    """A trained model, in eval mode and in float32.
+    """A trained model, in eval mode and in float32; `model.name` is the spec's label.
 
     Parameters
     ----------
-    name_or_path : a shipped model (see `list_models`), or a file: `.safetensors`, or a pickle of
+    spec : `[LABEL=]WHAT[@ARCH][@field=value,...]` (see `specs.parse_spec`), where WHAT is a
+        shipped model (see `list_models`), or a file: `.safetensors`, or a pickle of
         any other ending. Files may be released CRATE checkpoints (plain, or under `state_dict` or
         `model`, with or without `module.`, with or without the demo's extra `head`), DINO's (the
         backbone, or a training checkpoint, of which the teacher is taken), or timm's ViTs; those
-        on the Hugging Face hub are named `hf:OWNER/REPO` (see `hub.fetch`). With `FILE@ARCH` the
-        architecture is part of the string. `released_checkpoints` lists what is public.
+        on the Hugging Face hub are named `hf:OWNER/REPO` (see `hub.fetch`).
+        `released_checkpoints` lists what is public.
     arch : the architecture (see `build_model`), to settle what the weights leave open: the number
         of heads; ISTA with ReLU or soft threshold; step size and sparsity; the mean and deviation
         that pictures are normalised by, ImageNet's where it is not named. The width of the
@@ -64,67 +66,58 @@ def load_model(
 
     Raises FileNotFoundError for a missing file, IsADirectoryError for a folder,
     ModuleNotFoundError for a file on the hub without the optional dependency, and ValueError for
-    an unknown name (the nearest is suggested), a truncated file, a pickle with code in it (which is
-    not run), NaN, weights of another architecture, or any key that is missing, left over or of the
-    wrong shape. Each message is one line that names the file.
+    a spec of another form, an unknown name (the nearest is suggested), a truncated file, a pickle
+    with code in it (which is not run), NaN, weights of another architecture, or any key that is
+    missing, left over or of the wrong shape. Each message is one line that names the file.
+
+    >>> model = load_model("mine=crate-creatures")
+    >>> model.name, model.config.heads
+    ('mine', 4)
     """
-    given = os.fspath(name_or_path)
-    path, arch = locate(given, arch)
+    asked = completed(parse_spec(spec), arch, overrides)
+    path = locate(asked)
     with _naming(path):
         weights, recorded = read_checkpoint(path)
-        config = settle_config(weights, recorded, arch, overrides)
+        config = settle_config(weights, recorded, asked.arch, asked.fields)
         with torch.device("meta"):  # no memory and no random numbers for what is replaced anyway
             model = from_config(config)
         check_fit(weights, model)
         model.load_state_dict(weights, assign=True)
-    model.name = hub.repository(split_arch(given)[0]) if hub.is_on_hub(given) else path.stem
+    model.name = asked.label
     return model.eval().to(device)
 
 
 def load_models(
-    names_or_paths: Sequence[str], device: str | torch.device = "cpu"
+    specs: Sequence[str | os.PathLike[str] | ModelSpec], device: str | torch.device = "cpu"
 ) -> dict[str, UnrolledModel]:
-    """Several models by `load_model`, under the names that tables and figures call them.
+    """Several models by `load_model`, under the labels that tables and figures call them.
 
-    Those are `model.name`, or what was given where two would be called the same. Raises ValueError
-    where nothing is given, or the same thing twice, and what `load_model` raises.
+    Raises ValueError where none is named or two would be called the same (see
+    `specs.parse_specs`), before any is loaded, and what `load_model` raises.
+
+    >>> list(load_models(["crate-creatures", "other=vit-creatures"]))
+    ['crate-creatures', 'other']
     """
-    if not names_or_paths:
-        raise ValueError("no model is named; give at least one, such as 'crate-creatures'")
-    models: dict[str, UnrolledModel] = {}
-    loaded = [(given, load_model(given, device=device)) for given in names_or_paths]
-    called = [model.name for _, model in loaded]
-    for given, model in loaded:
-        if called.count(model.name) > 1:
-            model.name = given
-        if model.name in models:
-            raise ValueError(f"{given!r} is named twice; name each model once")
-        models[model.name] = model
-    return models
+    return {spec.label: load_model(spec, device=device) for spec in parse_specs(specs)}
 
 
 def load_snapshots(
-    name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu"
+    spec: str | os.PathLike[str] | ModelSpec, device: str | torch.device = "cpu"
 ) -> Iterator[tuple[int, UnrolledModel]]:
     """A model as it was along its training: pairs of step and model, in order, loaded one by one.
 
-    `name_or_path` is the trained model, as for `load_model`; its snapshots are files `step-N` in
+    `spec` is the trained model's, as for `load_model`; its snapshots are files `step-N` in
     `snapshots/` beside it, as `python -m crate_analysis.training train` keeps them. All are called
-    by the trained model's name. Where none were kept there are no pairs.
+    by the trained model's label. Where none were kept there are no pairs.
 
     Raises what `load_model` raises.
     """
-    path, arch = locate(os.fspath(name_or_path), None)
-    return _load_snapshots(path, arch, device)
-
-
-def _load_snapshots(
-    path: Path, arch: str | None, device: str | torch.device
-) -> Iterator[tuple[int, UnrolledModel]]:
-    for step, file in snapshot_files(path).items():
-        model = load_model(file, arch, device)
-        model.name = path.stem
-        yield step, model
+    trained = parse_spec(spec)
+    files = snapshot_files(locate(trained))
+    return (
+        (step, load_model(replace(trained, what=str(file)), device=device))
+        for step, file in files.items()
+    )
 
 
 def save_model(
@@ -164,20 +157,26 @@ def _naming(path: Path) -> Iterator[None]:
 # --- which file ---------------------------------------------------------------------------------
 
 
-def locate(name_or_path: str, arch: str | None) -> tuple[Path, str | None]:
-    """The weights behind a name or path, and the architecture that the caller or `@ARCH` names.
+def completed(spec: ModelSpec, arch: str | None, overrides: Mapping[str, Any]) -> ModelSpec:
+    """The spec with what the call adds to it; ValueError where the two say different things."""
+    if arch and spec.arch and arch != spec.arch:
+        raise ValueError(f"{str(spec)!r}: arch={arch!r} says otherwise; name one architecture")
+    for name in overrides.keys() & spec.fields.keys():
+        if overrides[name] != spec.fields[name]:
+            raise ValueError(
+                f"{str(spec)!r}: {name}={overrides[name]!r} says otherwise; name one value"
+            )
+    return replace(spec, arch=arch or spec.arch, fields={**spec.fields, **overrides})
 
-    A file on the hub is fetched, and its local copy given.
-    """
-    name, named_arch = split_arch(name_or_path)
-    if arch and named_arch and arch != named_arch:
-        raise ValueError(f"{name_or_path}: arch={arch!r} says otherwise; name one architecture")
-    arch = arch or named_arch
+
+def locate(spec: ModelSpec) -> Path:
+    """The file with a model's weights; one on the hub is fetched, and its local copy given."""
+    name = spec.what
     if hub.is_on_hub(name):
-        return hub.fetch(name), arch
+        return hub.fetch(name)
     path = Path(name).expanduser()
     if path.is_file():
-        return path, arch
+        return path
     if _has_separator(name) or path.suffix in FILE_ENDINGS:
         if path.is_dir():
             raise IsADirectoryError(f"{path} is a folder; name a checkpoint file in it")
@@ -187,15 +186,7 @@ def locate(name_or_path: str, arch: str | None) -> tuple[Path, str | None]:
     shipped = shipped_files()
     if name not in shipped:
         raise ValueError(f"there is no shipped model {name!r}; {_nearest_model(name, shipped)}")
-    return shipped[name], arch
-
-
-def split_arch(text: str) -> tuple[str, str | None]:
-    """FILE@ARCH in two; an `@` that belongs to a file or folder name is left alone."""
-    name, at, arch = text.rpartition("@")
-    if not at or _has_separator(arch) or Path(text).expanduser().exists():
-        return text, None
-    return name, arch
+    return shipped[name]
 
 
 def _has_separator(text: str) -> bool:

@@ -6,24 +6,18 @@ login count as everywhere else. Nothing but the file itself is fetched, and none
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 
-PREFIX = "hf:"
+from crate_analysis.specs import HUB_PREFIX as PREFIX
+from crate_analysis.specs import hub_parts
+
 DEFAULT_FILES = ("model.safetensors", "pytorch_model.bin")
 """What is looked for, in this order, where a name has no file."""
-
-_NAME = re.compile(rf"{PREFIX}([\w.-]+/[\w.-]+)(?:/([^:]+))?(?::([^:]+))?")
 
 
 def is_on_hub(name: str) -> bool:
     """Whether a model's name is one of the hub's."""
     return name.startswith(PREFIX)
-
-
-def repository(name: str) -> str:
-    """The repository's own name, without its owner: what tables call the model."""
-    return _parts(name)[0].split("/")[1]
 
 
 def fetch(name: str) -> Path:
@@ -38,7 +32,7 @@ def fetch(name: str) -> Path:
     repository, revision or file that is not there, or that is neither cached nor can be reached,
     and ValueError for a name of another form.
     """
-    repo, named_file, revision = _parts(name)
+    repo, named_file, revision = hub_parts(name)
     try:
         from huggingface_hub import errors, hf_hub_download
     except ModuleNotFoundError:
@@ -80,15 +74,3 @@ def fetch(name: str) -> Path:
         f"{name}: {wanted} is not in the hub's cache, and the hub cannot be reached; "
         "download the file elsewhere, copy it here and name it: FILE@ARCH"
     )
-
-
-def _parts(name: str) -> tuple[str, str | None, str | None]:
-    """OWNER/REPO, file and revision; the last two are None where not named."""
-    found = _NAME.fullmatch(name)
-    if found is None:
-        raise ValueError(
-            f"{name!r} names nothing on the hub; write {PREFIX}OWNER/REPO or "
-            f"{PREFIX}OWNER/REPO/FILE, and :REVISION after either if need be"
-        )
-    repo, file, revision = found.groups()
-    return repo, file, revision

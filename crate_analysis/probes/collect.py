@@ -8,8 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from crate_analysis.datasets import Samples
 from crate_analysis.models import LayerState, UnrolledModel
-from crate_analysis.walk import READING, Data, Reading, check_layers, check_model, walk
+from crate_analysis.walk import READING, Reading, check_layers, check_model, walk
 
 Reader = Callable[[LayerState], Tensor]
 """From a layer's state to something with one row an image, (b, ...)."""
@@ -18,7 +19,7 @@ Reader = Callable[[LayerState], Tensor]
 @torch.no_grad()  # tensors that can be used further, unlike those of inference_mode
 def collect(
     model: UnrolledModel,
-    data: Data,
+    data: Samples,
     readers: Mapping[str, Reader],
     layers: Sequence[int] | None = None,
     reading: Reading = READING,

@@ -21,7 +21,7 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from crate_analysis.datasets import Sample, SampleDataset
+from crate_analysis.datasets import Sample, SampleDataset, Samples, as_samples
 from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.fingerprints import describe, digest, of_code
@@ -32,9 +32,7 @@ from crate_analysis.segmentation.baselines import centre_attention, patch_ceilin
 from crate_analysis.segmentation.maskcut import maskcut
 from crate_analysis.segmentation.masks import to_pixels
 from crate_analysis.walk import (
-    Data,
     Reading,
-    as_samples,
     check_layers,
     check_model,
     device_of,
@@ -128,7 +126,7 @@ def find_objects(
 
 
 def _dataset(dataset: SampleDataset | str, model: UnrolledModel) -> SampleDataset:
-    found = as_samples(dataset, model.config.image_size)
+    found = as_samples(dataset, image_size=model.config.image_size)
     if not isinstance(found, SampleDataset):
         raise TypeError(
             "objects are found in a data set, whose files can be read again, not a list"
@@ -137,7 +135,7 @@ def _dataset(dataset: SampleDataset | str, model: UnrolledModel) -> SampleDatase
 
 
 def baseline_objects(
-    dataset: Data,
+    dataset: Samples,
     patch_size: int,
     n_masks: int = 3,
     tau: float = 0.15,

@@ -8,18 +8,19 @@ from typing import Any
 import pandas as pd
 import torch
 
+from crate_analysis.datasets import Samples
 from crate_analysis.models import UnrolledModel
 from crate_analysis.probes.attention import cls_maps
 from crate_analysis.segmentation.masks import Rule
 from crate_analysis.segmentation.scoring import OWN, Scoring
-from crate_analysis.walk import READING, Data, Reading, walk
+from crate_analysis.walk import READING, Reading, walk
 
 SCORING = Scoring()
 
 
 def head_scores(
     model: UnrolledModel,
-    data: Data,
+    data: Samples,
     scoring: Scoring = SCORING,
     layers: Sequence[int] | None = None,
     reading: Reading = READING,
@@ -59,7 +60,7 @@ def head_scores(
 @torch.inference_mode()
 def _scores(
     model: UnrolledModel,
-    data: Data,
+    data: Samples,
     scoring: Scoring,
     layers: Sequence[int] | None,
     reading: Reading,
@@ -74,7 +75,7 @@ def _scores(
 
 def attention_iou(
     model: UnrolledModel,
-    data: Data,
+    data: Samples,
     keep: float = 0.6,
     rules: Sequence[Rule] = ("mass", "entries"),
     reading: Reading = READING,

@@ -17,13 +17,14 @@ from jaxtyping import Float
 from sklearn.cluster import KMeans
 from torch import Tensor
 
+from crate_analysis.datasets import Samples, as_samples
 from crate_analysis.datasets.batches import left_out_gathered
 from crate_analysis.models import UnrolledModel
 from crate_analysis.probes.attention import cls_maps
 from crate_analysis.segmentation.evaluation import SCORING
 from crate_analysis.segmentation.scoring import OWN, Scoring
 from crate_analysis.segmentation.truth import NO_MASKS, Truth
-from crate_analysis.walk import READING, Data, Reading, as_samples, check_model, walk
+from crate_analysis.walk import READING, Reading, check_model, walk
 
 OTHERS = "other images"
 KMEANS = "k-means masks"
@@ -37,8 +38,8 @@ RIVALS = (OTHERS, KMEANS, MEAN, PRIOR, RANDOM, CEILING)
 
 def scores_with_rivals(
     model: UnrolledModel,
-    data: Data,
-    train: Data,
+    data: Samples,
+    train: Samples,
     scoring: Scoring = SCORING,
     layers: Sequence[int] | None = None,
     rivals: Sequence[str] = RIVALS,
@@ -93,14 +94,14 @@ def scores_with_rivals(
     if draws < 1:
         raise ValueError(f"draws={draws} must be at least 1")
     size = check_model(model).config.image_size
-    samples = as_samples(data, size)
+    samples = as_samples(data, image_size=size)
     own = _own(model, samples, scoring, layers, reading, edits)
     _, _, heads, *shape = own.maps.shape
     grid = (shape[0], shape[1])
     fixed: dict[str, Tensor] = {}
     prior: dict[tuple[str, bool], Tensor] = {}
     if {KMEANS, MEAN, PRIOR} & set(rivals):
-        masks, prior = _mean_masks(as_samples(train, size, "train"), grid, scoring, reading)
+        masks, prior = _mean_masks(as_samples(train, "train", size), grid, scoring, reading)
         fixed = {MEAN: masks.mean(0, keepdim=True), KMEANS: _centres(masks, heads, seed)}
         fixed = {name: maps.unflatten(-1, grid) for name, maps in fixed.items() if name in rivals}
     partners = _partners(len(own.indices), draws, seed) if OTHERS in rivals else []
@@ -134,7 +135,7 @@ def scores_with_rivals(
 
 
 def location_prior(
-    train: Data,
+    train: Samples,
     grid: tuple[int, int],
     scoring: Scoring = SCORING,
     reading: Reading = READING,
@@ -150,7 +151,7 @@ def location_prior(
 
 
 def mean_masks(
-    train: Data,
+    train: Samples,
     grid: tuple[int, int],
     count: int,
     scoring: Scoring = SCORING,

@@ -113,7 +113,7 @@ def test_a_chapter_runs_on_other_pictures_and_weights(chapter, kind, runs):
 
     shown = str([cell.outputs for cell in code_cells(folder)])
     assert ("has no masks" in shown) == (kind == "photographs" and chapter not in NEED_NO_TRUTH)
-    assert ("2 of 8 pictures were left out" in shown) == (kind == "voc")
+    assert ("2 of 8 images were left out" in shown) == (kind == "voc")
     assert_shown_figures_are_saved(folder)
     assert_run_is_recorded(folder, chapter)
 

@@ -77,7 +77,7 @@ def damaged(tmp_path):
     return load_dataset(f"folder:{tmp_path / 'pictures'}", image_size=36)
 
 
-LISTED = r"(?s)4 of 7 pictures were left out:\n  .*2\.png cannot be read.*\n  .*6\.png"
+LISTED = r"(?s)4 of 7 images were left out:\n  .*2\.png cannot be read.*\n  .*6\.png"
 
 
 def test_damaged_files_are_left_out_and_listed(damaged):
@@ -94,9 +94,7 @@ def test_damaged_files_are_left_out_and_listed(damaged):
 
 def test_without_a_picture_that_can_be_read_there_is_an_error(damaged):
     damaged.paths = damaged.paths[4:]
-    with pytest.raises(
-        ValueError, match=r"none of the 3 pictures can be read; the first: .*4\.png"
-    ):
+    with pytest.raises(ValueError, match=r"none of the 3 images can be read; the first: .*4\.png"):
         list(batches(damaged, 2))
 
 
@@ -180,7 +178,7 @@ def test_an_error_in_another_process_has_its_own_words(damaged):
     with pytest.raises(IndexError) as there:
         list(batches(damaged, 2, workers=1))
     assert str(there.value) == str(here.value)
-    assert "In a process that reads pictures" in there.value.__notes__[0]
+    assert "In a process that reads images" in there.value.__notes__[0]
 
 
 def test_a_list_is_read_where_it_is(pictures):

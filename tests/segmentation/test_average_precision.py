@@ -235,7 +235,7 @@ def test_a_part_of_the_truth_keeps_its_indices():
 
 def test_a_damaged_picture_counts_nowhere_and_shifts_no_other():
     dataset = Pictures(picture(A), None, picture(B), picture())
-    with pytest.warns(UserWarning, match=r"1 of 4 pictures were left out:\n  picture 1 is damaged"):
+    with pytest.warns(UserWarning, match=r"1 of 4 images were left out:\n  picture 1 is damaged"):
         truth = true_objects(dataset)
     assert list(truth.sizes) == [0, 2, 3]
     predictions = predict((0, 1.0, A), (2, 1.0, B))
