@@ -156,15 +156,16 @@ def findings():
         for rival in ("k-means masks", "mean mask", "random maps", "patch ceiling"):
             yield Finding(name, f"IoU of {rival}", rivals[rivals["maps"] == rival].iou)
         yield Finding(name, "IoU of its maps of other images", trained.others)
-        yield Finding(name, "image-specific IoU", trained.image_specific, claim="looks-at-object")
+        claim = "segmentation" if name == study.labels[0] else ""
+        yield Finding(name, "image-specific IoU", trained.image_specific, claim)
         yield Finding(name, "image-specific IoU, untrained", twin.image_specific)
     main, *_, last = (own[own.model == name] for name in [study.labels[0], *study.labels])
     if len(study.labels) > 1:
         difference = main.query("weights == 'trained'").image_specific.sub(
             last.query("weights == 'trained'").image_specific
         )
-        yield Finding(study.labels[0], "image-specific IoU, difference", difference.dropna(),
-                      claim="crate-above-vit")  # fmt: skip
+        name = "image-specific IoU, difference"
+        yield Finding(study.labels[0], name, difference.dropna(), "segmentation")
     for name in study.labels:
         layers = specific[(specific.model == name) & (specific.weights == "trained")]
         chosen = cross_fit(layers[layers.rule == rules[0]], "layer", "image_specific")
@@ -192,7 +193,9 @@ def iou_by_layer():
     """Both values, trained and not."""
     rows = specific[specific.rule == rules[0]]
     _, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for ax, value, name in zip(axes, ("iou", "image_specific"), ("IoU of the best head", "image-specific IoU")):
+    for ax, value, name in zip(
+        axes, ("iou", "image_specific"), ("IoU of the best head", "image-specific IoU")
+    ):
         layer_curves(
             rows.assign(value=rows[value]), study.colours, "weights", ["trained", "untrained"],
             ylabel=name, ax=ax,

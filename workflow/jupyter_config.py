@@ -9,6 +9,8 @@ from pathlib import Path
 from typing import Any
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+KEPT = ("tags", "lines_to_next_cell")
+"""What is kept of a cell's metadata: the tags, and how jupytext spaces the other side of the pair."""
 
 
 def tidy(model: dict[str, Any], **_: Any) -> None:
@@ -22,15 +24,15 @@ def tidy(model: dict[str, Any], **_: Any) -> None:
         metadata.pop(name, None)
     metadata["kernelspec"] = dict(KERNEL)
     for cell in model["content"]["cells"]:
-        tags = cell["metadata"].get("tags")
-        cell["metadata"] = {"tags": tags} if tags else {}
+        kept = {name: cell["metadata"][name] for name in KEPT if cell["metadata"].get(name)}
+        cell["metadata"] = kept
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
-            if "hide-input" in (tags or ()):
-                cell["metadata"]["jupyter"] = {"source_hidden": True}
+            if "hide-input" in kept.get("tags", ()):
+                kept["jupyter"] = {"source_hidden": True}
 
 
-c = get_config()  # type: ignore[name-defined]  # noqa: F821
+c = get_config()  # type: ignore[name-defined]
 c.ServerApp.root_dir = str(Path(__file__).resolve().parents[1])
 c.LabApp.default_url = "/lab/tree/notebooks"
 c.ContentsManager.pre_save_hook = tidy

@@ -70,7 +70,9 @@ def _place_files(app: Sphinx, docname: str, data: dict[str, Any]) -> str:
     for kind, mime in (("SVG", "image/svg+xml"), ("CSV", "text/csv")):
         if mime in data:
             path = place(f".{kind.lower()}", "".join(data.pop(mime)).encode())
-            page = re.sub(rf'href="[^"]*" download>{kind}<', f'href="{path}" download>{kind}<', page)
+            page = re.sub(
+                rf'href="[^"]*" download>{kind}<', f'href="{path}" download>{kind}<', page
+            )
     return page
 
 

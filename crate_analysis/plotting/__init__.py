@@ -29,9 +29,9 @@ from crate_analysis.plotting.tiles import (
 )
 
 __all__ = [
-    "Colour",
     "GAP",
     "MASK_COLOUR",
+    "Colour",
     "Picture",
     "chance_band",
     "frame_patch",

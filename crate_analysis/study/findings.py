@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,6 +12,8 @@ import pandas as pd
 from numpy.typing import ArrayLike
 
 from crate_analysis.measures import MeanInterval, mean_interval
+from crate_analysis.names import nearest, unknown
+from crate_analysis.study.claims import CLAIMS
 
 
 @dataclass(frozen=True)
@@ -85,9 +86,12 @@ def decide(interval: MeanInterval, level: float, expected: Literal["above", "bel
 def results_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     """The rows of some findings, one for each model and quantity.
 
-    Raises ValueError where two are of the same: rows of many runs are put side by side by these.
+    Raises ValueError where two are of the same, by which rows of many runs are put side by side,
+    and for a claim that is not in `CLAIMS`.
     """
     frame = pd.DataFrame([finding.row() for finding in findings], columns=RESULTS)
+    for claim in set(frame.claim) - {"", *CLAIMS}:
+        raise ValueError(unknown("claim", claim, CLAIMS))
     twice = frame[frame.duplicated(["model", "quantity"])]
     if len(twice):
         raise ValueError(f"two findings are of {tuple(twice.iloc[0][['model', 'quantity']])}")
@@ -142,8 +146,8 @@ class Subject:
             return Number(*self.rows.loc[quantity, ["mean", "low", "high"]])
         if quantity in self.quantities or not self.quantities:
             raise AbsentNumberError(quantity)
-        near = difflib.get_close_matches(quantity, self.quantities, n=1, cutoff=0.0)
-        raise KeyError(f"no finding is called {quantity!r}; did you mean {near[0]!r}?")
+        near = nearest(quantity, self.quantities, cutoff=0)
+        raise KeyError(f"no finding is called {quantity!r}; did you mean {near!r}?")
 
 
 class AbsentNumberError(Exception):

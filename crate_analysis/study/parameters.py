@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import ast
 import builtins
-import difflib
 import reprlib
 import types
-from collections.abc import Mapping, MutableMapping
+from collections.abc import MutableMapping
 from typing import Any, Union, get_args, get_origin
+
+from crate_analysis.names import nearest
 
 INJECTED = "# Parameters\n"
 """The first line of the cell that papermill adds."""
@@ -85,8 +86,8 @@ def literal_assignments(source: str, any_value: bool = False) -> dict[str, Any]:
 
 def unknown_parameter(name: str, known: list[str]) -> str:
     """One line on a parameter that a notebook does not have."""
-    near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-    hint = f"did you mean {near[0]!r}?" if near else "this notebook has none"
+    near = nearest(name, known, cutoff=0)
+    hint = f"did you mean {near!r}?" if near else "this notebook has none"
     return f"unknown parameter {name!r}: {hint} (this notebook has {', '.join(known)})"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -40,7 +40,6 @@ from crate_analysis.study.findings import (
 from crate_analysis.study.parameters import ParameterError, read_parameters
 from crate_analysis.study.showing import (
     Exhibit,
-    as_svg,
     figure_bundle,
     record_html,
     table_bundle,
@@ -371,7 +370,9 @@ class Study:
             "code": f"crate-analysis {code['version']}{commit}"
             + (" with changes" if code["changed_since"] else "")
             + f", library {code['library']}",
-            "parameters": ", ".join(f"{name} = {value!r}" for name, value in self.parameters.items()),
+            "parameters": ", ".join(
+                f"{name} = {value!r}" for name, value in self.parameters.items()
+            ),
             "checkpoints": ", ".join(
                 f"{one['given']} (SHA-256 {one['sha256'][:16]}…)" for one in record["models"]
             ),
@@ -412,7 +413,9 @@ class Study:
         wanted = [needs] if isinstance(needs, str) else list(needs)
         names = {"masks": "masks", "parts": "masks of parts", "labels": "labels"}
         lacking = [names[truth] for truth in wanted if not self.has(truth)]
-        return f"the images of `{self.dataset}` have no {' and no '.join(lacking)}" if lacking else ""
+        return (
+            f"the images of `{self.dataset}` have no {' and no '.join(lacking)}" if lacking else ""
+        )
 
     def _subjects(self, frame: pd.DataFrame) -> Subjects:
         quantities = list(dict.fromkeys(frame.quantity))
