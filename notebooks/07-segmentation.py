@@ -133,8 +133,8 @@ specific = image_specific(best) if len(scores) else scores
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 @study.report(
-    "{main} {main[image-specific IoU]:looks at|looks away from|cannot be said to look at} the object "
-    "in the image: {main[image-specific IoU].mean:.3f} of its best head's IoU of "
+    "{main} {main[image-specific IoU]:looks at|looks away from|cannot be said to look at} the "
+    "object in the image: {main[image-specific IoU].mean:.3f} of its best head's IoU of "
     "{main[best-head IoU].mean:.3f} is image-specific.",
     "As many k-means masks, the same for every image, score "
     "{main[IoU of k-means masks].mean:.3f}, so the IoU alone says little.",
@@ -193,13 +193,11 @@ def iou_by_layer():
     """Both values, trained and not."""
     rows = specific[specific.rule == rules[0]]
     _, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
-    for ax, value, name in zip(
-        axes, ("iou", "image_specific"), ("IoU of the best head", "image-specific IoU")
-    ):
-        layer_curves(
-            rows.assign(value=rows[value]), study.colours, "weights", ["trained", "untrained"],
-            ylabel=name, ax=ax,
-        )  # fmt: skip
+    style = {"style": "weights", "styles": ["trained", "untrained"]}
+    for ax, value in zip(axes, ("iou", "image_specific"), strict=True):
+        layer_curves(rows.assign(value=rows[value]), study.colours, **style, ax=ax)
+    axes[0].set_ylabel("IoU of the best head")
+    axes[1].set_ylabel("image-specific IoU")
     levels = best[(best.model == study.labels[0]) & (best.rule == rules[0]) & (best.layer < 0)]
     for name in ("k-means masks", "mean mask", "random maps"):
         reference_line(levels[levels["maps"] == name].iou.mean(), name, axes[0])
@@ -217,9 +215,9 @@ def iou_by_layer():
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 @study.figure(
-    "Masks of the best head by each rule, on five images: with all images in the order of the first "
-    "network's IoU, the best, the quartiles and the worst.",
-    alt="Five images, their true masks, and the masks of the best head of each network by each rule.",
+    "Masks of the best head by each rule, on five images: in the order of the first network's IoU, "
+    "the best image, the quartiles and the worst.",
+    alt="Five images, their true masks, and each network's best head's masks by each rule.",
     needs="masks",
 )
 def masks():
@@ -253,7 +251,7 @@ def masks():
 @study.figure(
     "IoU of the best head at the layer that is read, by each rule: mean and 95 % interval over "
     "images. In grey, the rivals.",
-    alt="For each rule a dot with its interval for each network, its twin before training and rivals.",
+    alt="For each rule a dot with its interval for each network, its untrained twin and rivals.",
     needs="masks",
 )
 def iou():

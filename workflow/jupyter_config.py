@@ -10,7 +10,7 @@ from typing import Any
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KEPT = ("tags", "lines_to_next_cell")
-"""What is kept of a cell's metadata: the tags, and how jupytext spaces the other side of the pair."""
+"""What is kept of a cell's metadata: the tags, and how jupytext spaces the pair's other side."""
 
 
 def tidy(model: dict[str, Any], **_: Any) -> None:

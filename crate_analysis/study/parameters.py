@@ -7,6 +7,7 @@ import builtins
 import reprlib
 import types
 from collections.abc import MutableMapping
+from contextlib import suppress
 from typing import Any, Union, get_args, get_origin
 
 from crate_analysis.names import nearest
@@ -49,10 +50,8 @@ def read_parameters(namespace: MutableMapping[str, Any]) -> dict[str, Any]:
             raise ParameterError(unknown_parameter(name, list(kinds)))
     for name, kind in kinds.items():
         if kind is float and isinstance(namespace[name], str):
-            try:
+            with suppress(ValueError):
                 namespace[name] = float(namespace[name])
-            except ValueError:
-                pass
         check_value(name, namespace[name], kind)
     return {name: namespace[name] for name in kinds}
 

@@ -168,9 +168,7 @@ def bound(source: str) -> set[str]:
             case ast.FunctionDef(name=name) | ast.ClassDef(name=name):
                 names.add(name)
                 continue
-            case (
-                ast.Lambda() | ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp()
-            ):
+            case ast.Lambda() | ast.comprehension():
                 continue
             case ast.Name(id=name, ctx=ast.Store()):
                 names.add(name)
