@@ -18,7 +18,7 @@ from crate_analysis.datasets.batches import LeftOutWarning
 from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.evaluate import main, read_objects
 from crate_analysis.measures import measure_layers
-from crate_analysis.segmentation import Scoring, attention_iou, detect_objects, head_scores
+from crate_analysis.segmentation import attention_iou, detect_objects, head_scores
 from crate_analysis.shards import Window, measure_in_shards
 from crate_analysis.walk import Reading
 from crate_analysis.writing import write_text
@@ -62,9 +62,9 @@ def run(what, folder, *options):
         ),
         (
             "heads",
-            ["--within", "image", "object"],
+            ["--within", "animal"],
             lambda model, data: head_scores(
-                model, data, Scoring(within=("image", "object")), reading=Reading(batch_size=4)
+                model, data, within=["animal"], reading=Reading(batch_size=4)
             ),
         ),
     ],
@@ -193,13 +193,13 @@ def test_wrong_requests_are_one_line(tmp_path):
 
 
 class Patchy(SampleDataset):
-    """Creatures, of which some are damaged, some have no masks and some have no parts."""
+    """Creatures, of which some are damaged, some have no masks and some have no animal."""
 
     name, split, image_size, seed = "patchy", "val", 36, 0
 
-    def __init__(self, whole, damaged=(), bare=(), simple=()):
+    def __init__(self, whole, damaged=(), bare=(), strange=()):
         self.whole, self.classes = whole, whole.classes
-        self.damaged, self.bare, self.simple = damaged, bare, simple
+        self.damaged, self.bare, self.strange = damaged, bare, strange
 
     def __len__(self):
         return len(self.whole)
@@ -209,9 +209,10 @@ class Patchy(SampleDataset):
         if index in self.damaged:
             raise UnreadableSampleError(f"picture {index} is damaged")
         if index in self.bare:
-            return replace(sample, masks=sample.masks[:0], mask_names=(), part_of=())
-        if index in self.simple:
-            return replace(sample, part_of=())
+            return replace(sample, masks=sample.masks[:0], mask_names=())
+        if index in self.strange:
+            names = tuple(name.replace("animal", "plant") for name in sample.mask_names)
+            return replace(sample, mask_names=names)
         return sample
 
 
@@ -225,7 +226,7 @@ WHOLE = {
         model, data, reading=Reading(batch_size=4)
     ),
     "heads": lambda model, data, folder: head_scores(
-        model, data, Scoring(within=("image", "object")), reading=Reading(batch_size=4)
+        model, data, within=["animal"], reading=Reading(batch_size=4)
     ),
     "objects": lambda model, data, folder: detect_objects(
         model, data, folder, reading=Reading(batch_size=4)
@@ -239,9 +240,9 @@ def table_of(capsys):
 
 @pytest.mark.parametrize("what", WHOLE)
 def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, monkeypatch):
-    patchy = Patchy(pictures, DAMAGED, BARE, SIMPLE)
+    patchy = Patchy(pictures, DAMAGED, BARE, STRANGE)
     monkeypatch.setattr("crate_analysis.evaluate.load_dataset", lambda *_: patchy)
-    options = ["--shard-size", "4"] + ["--within", "image", "object"] * (what == "heads")
+    options = ["--shard-size", "4"] + ["--within", "animal"] * (what == "heads")
     with pytest.warns(LeftOutWarning, match=WARNED):
         whole = WHOLE[what](model, patchy, tmp_path / "whole")
     for _ in range(2):  # a finished table says it again
@@ -262,11 +263,7 @@ def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, mon
     [
         ({"damaged": range(21)}, [], "none of the 21 images can be read; the first: picture 0"),
         ({"bare": range(21)}, [], "the data set has no masks to compare with"),
-        (
-            {"bare": range(8), "simple": range(8, 21)},
-            ["--within", "image", "object"],
-            "no mask is part of another",
-        ),
+        ({"bare": range(8), "strange": range(8, 21)}, ["--within", "animal"], "within 'animal'"),
         ({"damaged": range(8), "bare": range(8, 21)}, [], "the data set has no masks"),
     ],
 )
@@ -280,12 +277,12 @@ def test_what_all_shards_lack_is_an_error(
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_each_region_may_be_in_another_shard(pictures, model, tmp_path, monkeypatch, capsys):
-    patchy = Patchy(pictures, bare=range(4), simple=range(4, 8))
+def test_each_name_may_be_in_another_shard(pictures, model, tmp_path, monkeypatch, capsys):
+    patchy = Patchy(pictures, strange=range(8))
+    within = ["--within", "animal", "plant"]
     monkeypatch.setattr("crate_analysis.evaluate.load_dataset", lambda *_: patchy)
-    run("heads", tmp_path, "--within", "image", "object")
-    scoring = Scoring(within=("image", "object"))
-    whole = head_scores(model, patchy, scoring, reading=Reading(batch_size=4))
+    run("heads", tmp_path, *within)
+    whole = head_scores(model, patchy, within=within[1:], reading=Reading(batch_size=4))
     assert table_of(capsys).read_text(encoding="utf-8") == whole.to_csv(index=False)
 
 
