@@ -24,6 +24,7 @@ from tqdm import tqdm
 from crate_analysis.datasets import Sample, SampleDataset, Samples, as_samples
 from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
+from crate_analysis.distributed import end_with_parent
 from crate_analysis.fingerprints import describe, digest, of_code
 from crate_analysis.models import Edit, UnrolledModel
 from crate_analysis.probes.features import patch_keys
@@ -48,7 +49,7 @@ READING = Reading(batch_size=8)
 
 def detect_objects(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     folder: str | Path,
     layers: Sequence[int] = (-1,),
     n_masks: int = 3,
@@ -87,7 +88,7 @@ def detect_objects(
     without images that can be read, and RuntimeError where another run is writing the same file.
     """
     cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
-    dataset = _dataset(dataset, model)
+    dataset = as_samples(dataset, image_size=model.config.image_size)
     settings = {
         **describe(model, dataset),
         "layers": cuts.layers,
@@ -110,7 +111,7 @@ def detect_objects(
 
 def find_objects(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     layers: Sequence[int] = (-1,),
     n_masks: int = 3,
     tau: float = 0.15,
@@ -120,18 +121,9 @@ def find_objects(
 ) -> pd.DataFrame:
     """`detect_objects` without a file: for a few images, for an edited network (see `walk`)."""
     cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
-    dataset = _dataset(dataset, model)
+    dataset = as_samples(dataset, image_size=model.config.image_size)
     images = range(reading.count(dataset))
     return _frame(list(_records(model, dataset, images, cuts, reading, edits)))
-
-
-def _dataset(dataset: SampleDataset | str, model: UnrolledModel) -> SampleDataset:
-    found = as_samples(dataset, image_size=model.config.image_size)
-    if not isinstance(found, SampleDataset):
-        raise TypeError(
-            "objects are found in a data set, whose files can be read again, not a list"
-        )
-    return found
 
 
 def baseline_objects(
@@ -154,7 +146,7 @@ def baseline_objects(
         delayed(_baselines)(index, sample, patch_size, n_masks, tau)
         for [index], [sample] in replace(reading, batch_size=1).batches(as_samples(dataset))
     )
-    found = Parallel(max(1, reading.workers))(jobs)
+    found = Parallel(max(1, reading.workers), initializer=end_with_parent)(jobs)
     return pd.DataFrame([row for rows in found for row in rows], columns=["model", *COLUMNS])
 
 
@@ -288,8 +280,8 @@ def _records(
         else delayed(_cut_image)(image, cuts)
         for image in _features(model, dataset, images, cuts.layers, reading, edits)
     )
-    on_cpu = device_of(model).type == "cpu"
-    return Parallel(max(1, reading.workers) if on_cpu else 1, return_as="generator")(jobs)
+    n_jobs = max(1, reading.workers) if device_of(model).type == "cpu" else 1
+    return Parallel(n_jobs, return_as="generator", initializer=end_with_parent)(jobs)
 
 
 @torch.inference_mode()
