@@ -136,7 +136,9 @@ class UnrolledModel(nn.Module):
         super().__init__()
         self.config = config
         self.name: str = config.family
-        """What tables call it: the shipped name, the file's stem or the architecture."""
+        """What tables call it: the label it was loaded by, or the architecture."""
+        self.notes: tuple[str, ...] = ()
+        """How its file was read: the layout, what was left aside, what the file does not say."""
 
     @property
     def layers(self) -> Sequence[Layer]:
