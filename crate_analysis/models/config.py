@@ -148,9 +148,10 @@ class ModelConfig:
             other = {"registers": 0, "layer_scale": False}
         for name, only in other.items():
             if getattr(self, name) != only:
+                other_family = "crate" if self.family == "vit" else "vit"
                 raise ValueError(
-                    f"{name}={getattr(self, name)!r}, but a {self.family} has {only!r} only; "
-                    f"take a {'crate' if self.family == 'vit' else 'vit'} arch"
+                    f"{name}={getattr(self, name)!r}, but a {self.family} model has "
+                    f"{only or 'none'}; take a {other_family} arch"
                 )
 
     @property

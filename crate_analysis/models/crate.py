@@ -24,9 +24,7 @@ from crate_analysis.models.unrolled import (
     head_bases,
     merge_heads,
     resize_positions,
-    softmax_rows,
     split_heads,
-    weighted_values,
 )
 
 
@@ -47,14 +45,13 @@ class SubspaceAttention(nn.Module):
         """U_k^T LN(Z), (b,h,t,p)."""
         return split_heads(self.qkv(normed), self.heads)
 
-    def rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
-        """Softmax rows of the chosen queries, (b,h,q,t)."""
-        return softmax_rows(projections[:, :, query], projections)
+    def queries(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The projections again, (b,h,q,p)."""
+        return projections
 
-    def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
-        """MSSA(LN(Z)), (b,t,d)."""
-        values = weighted_values(projections, projections, projections)
-        return self.to_out(merge_heads(values))
+    def values(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The projections again, (b,h,t,p)."""
+        return projections
 
 
 class MultiHeadAttention(nn.Module):
@@ -77,14 +74,13 @@ class MultiHeadAttention(nn.Module):
         """The keys, (b,h,t,p)."""
         return self._part(normed, 1)
 
-    def rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
-        """Softmax rows of the chosen queries, (b,h,q,t)."""
-        return softmax_rows(self._part(normed[:, query], 0), projections)
+    def queries(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The queries of the tokens given, (b,h,q,p)."""
+        return self._part(normed, 0)
 
-    def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
-        """MHSA(LN(Z)), (b,t,d)."""
-        values = weighted_values(self._part(normed, 0), projections, self._part(normed, 2))
-        return self.to_out(merge_heads(values))
+    def values(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The values, (b,h,t,p)."""
+        return self._part(normed, 2)
 
 
 def output_map(dim: int, heads: int) -> nn.Module:
@@ -92,7 +88,23 @@ def output_map(dim: int, heads: int) -> nn.Module:
     return nn.Identity() if heads == 1 else nn.Sequential(nn.Linear(dim, dim))
 
 
-class ISTA(nn.Module):
+class Coding(nn.Module):
+    """The second half of a layer in two steps: into codes, and back to tokens."""
+
+    def encode(self, z: Tensor) -> Tensor:
+        """The codes of tokens, (b,t,c)."""
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """What the codes stand for, (b,t,d)."""
+        raise NotImplementedError
+
+    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Both steps."""
+        return self.decode(self.encode(z))
+
+
+class ISTA(Coding):
     """One step of iterative shrinkage-thresholding: ReLU(z + eta D^T (z - D z) - eta lambda)."""
 
     def __init__(self, dim: int, step_size: float, sparsity: float) -> None:
@@ -106,30 +118,38 @@ class ISTA(nn.Module):
         """One step downhill on 1/2 ||z - D a||^2 in the code a, from a = z."""
         return z + self.step_size * F.linear(z - F.linear(z, self.weight), self.weight.T)
 
-    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def encode(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """The code after the step, non-negative."""
         return F.relu(self.gradient_step(z) - self.step_size * self.sparsity)
+
+    def decode(self, codes: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """The code itself: it is the next layer's token."""
+        return codes
 
 
 class SoftISTA(ISTA):
     """ISTA with the two-sided soft threshold: entries may be negative (CRATE-sth)."""
 
-    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def encode(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """The code after the step, shrunk towards zero from both sides."""
         return F.softshrink(self.gradient_step(z), self.step_size * self.sparsity)
 
 
-class MLP(nn.Module):
-    """ViT's feed-forward block; its residual belongs to the layer."""
+class MLP(Coding):
+    """ViT's feed-forward block, W2 GELU(W1 z); its residual belongs to the layer."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """W2 GELU(W1 z)."""
-        return self.fc2(F.gelu(self.fc1(z)))
+    def encode(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t c"]:
+        """The hidden activations, GELU(W1 z)."""
+        return F.gelu(self.fc1(z))
+
+    def decode(self, codes: Float[Tensor, "b t c"]) -> Float[Tensor, "b t d"]:
+        """W2 times the hidden activations."""
+        return self.fc2(codes)
 
 
 class PreNorm(nn.Module):
@@ -172,13 +192,17 @@ class CrateLayer(nn.ModuleList):
         """U_k^T LN(Z), or MHSA's keys."""
         return self.attention.fn.project(normed)
 
-    def attention_rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
-        """Softmax rows of the chosen queries."""
-        return self.attention.fn.rows(normed, projections, query)
+    def queries(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """MSSA's projections, or MHSA's queries."""
+        return self.attention.fn.queries(normed, projections)
 
-    def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
+    def values(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """MSSA's projections, or MHSA's values."""
+        return self.attention.fn.values(normed, projections)
+
+    def attend(self, tokens: Tensor, head_outputs: Tensor) -> Tensor:
         """Z + MSSA(LN(Z))."""
-        return tokens + self.attention.fn(normed, projections)
+        return tokens + self.attention.fn.to_out(merge_heads(head_outputs))
 
     def normalize_half(self, half: Tensor) -> Tensor:
         """LN(Z^{l+1/2})."""
@@ -198,13 +222,17 @@ class CrateLayer(nn.ModuleList):
             )
         return SparseCoding(ista.weight, ista.step_size, ista.sparsity)
 
-    def transform(self, half: Tensor) -> Tensor:
-        """ISTA(LN(Z)), without a residual; an MLP has one."""
-        output = self.nonlinearity.fn(self.normalize_half(half))
+    def encode(self, normed_half: Tensor) -> Tensor:
+        """ISTA's code, or an MLP's hidden activations."""
+        return self.nonlinearity.fn.encode(normed_half)
+
+    def decode(self, half: Tensor, codes: Tensor) -> Tensor:
+        """ISTA's code itself, without a residual; an MLP has one."""
+        output = self.nonlinearity.fn.decode(codes)
         return half + output if self.has_residual else output
 
 
-def nonlinearity(config: ModelConfig) -> nn.Module:
+def nonlinearity(config: ModelConfig) -> Coding:
     """The second half of a layer."""
     match config.nonlinearity:
         case "ista":

@@ -1,16 +1,18 @@
 """A network as an unrolled optimisation: what every layer offers, and one layer's state.
 
 The measured quantities are those of Yu et al. 2023 (arXiv 2306.01129) and Yu et al. 2024
-(arXiv 2308.16271). Axis letters: b images, n patches, t = n + 1 tokens with `[CLS]` first,
-d embedding, h heads, p dimension of a head, q queries.
+(arXiv 2308.16271). Axis letters: b images, n patches, r registers, t = 1 + r + n tokens with
+`[CLS]` first and then the registers, d embedding, h heads, p dimension of a head, q queries,
+c codes.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator, Sequence
+import operator
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
 import torch
 import torch.nn.functional as F
@@ -36,7 +38,13 @@ class SparseCoding(NamedTuple):
 
 @runtime_checkable
 class Layer(Protocol):
-    """One step of the optimisation, in the pieces that `LayerState` hands out."""
+    """One step of the optimisation, in the pieces that `LayerState` hands out, in their order.
+
+    A network is added by writing these; `LayerState`, edits and all that reads states then work.
+    """
+
+    has_residual: bool
+    """Whether the second half adds to Z^{l+1/2}, as an MLP does, or takes its place, as ISTA."""
 
     def normalize(self, tokens: Tensor) -> Tensor:
         """LN(Z): what attention sees of the tokens, (b,t,d)."""
@@ -44,17 +52,23 @@ class Layer(Protocol):
     def project(self, normed: Tensor) -> Tensor:
         """U_k^T LN(Z) for every head, (b,h,t,p); the keys where queries and keys differ."""
 
-    def attention_rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
-        """Softmax rows of the chosen queries, (b,h,q,t)."""
+    def queries(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The queries of the tokens given, (b,h,q,p) from their (b,q,d) and (b,h,q,p)."""
 
-    def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
-        """Z^{l+1/2}, (b,t,d)."""
+    def values(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """What attention averages, (b,h,t,p)."""
+
+    def attend(self, tokens: Tensor, head_outputs: Tensor) -> Tensor:
+        """Z^{l+1/2} from Z^l and what the heads hand on, through the output map, (b,t,d)."""
 
     def normalize_half(self, half: Tensor) -> Tensor:
         """LN(Z^{l+1/2}): what the second half of the layer sees, (b,t,d)."""
 
-    def transform(self, half: Tensor) -> Tensor:
-        """Z^{l+1} from Z^{l+1/2}, (b,t,d)."""
+    def encode(self, normed_half: Tensor) -> Tensor:
+        """The codes that the second half writes in, (b,t,c)."""
+
+    def decode(self, half: Tensor, codes: Tensor) -> Tensor:
+        """Z^{l+1} from Z^{l+1/2} and the codes, (b,t,d)."""
 
     def subspaces(self) -> Tensor:
         """The bases U_k, (h,d,p)."""
@@ -63,17 +77,71 @@ class Layer(Protocol):
         """The dictionary and settings of ISTA; ValueError in a layer without it."""
 
 
+Place = Literal["projections", "attention", "head_outputs", "half", "codes", "output"]
+"""Where an edit may stand, in the order in which a layer computes them."""
+
+PLACES: tuple[Place, ...] = get_args(Place)
+
+
+@runtime_checkable
+class Edit(Protocol):
+    """One thing changed on the way; `crate_analysis.interventions` makes them."""
+
+    @property
+    def layer(self) -> int:
+        """Which, from 0, or from the end when negative."""
+
+    @property
+    def place(self) -> Place:
+        """What is changed."""
+
+    def __call__(self, value: Tensor, state: LayerState) -> Tensor:
+        """What stands at the place instead of `value`, of the same shape.
+
+        `state` may be asked for what comes before the place, as it is after the edits before it.
+        """
+
+
 class LayerState:
     """One layer of one forward pass; an attribute is computed when it is first read.
 
-    `tokens` is Z^l. The next layer needs `output`, and `output` needs `half`; nothing else is
-    computed unless it is asked for.
+    `tokens` is Z^l. The next layer needs `output`, and `output` needs `half`; nothing else is kept
+    unless it is asked for. A state is read-only, and so are its tensors: what is to run
+    differently is named by `edits` of `unroll`. Each attribute is what it is after the edits.
     """
 
-    def __init__(self, index: int, tokens: Float[Tensor, "b t d"], layer: Layer) -> None:
-        self.index = index
-        self.tokens = tokens
-        self._layer = layer
+    index: int
+    """The layer, from 0."""
+    tokens: Float[Tensor, "b t d"]
+    """Z^l: what the layer is given."""
+    patches: slice
+    """The patch tokens: those after `[CLS]` and the registers, as in
+    ``state.attention()[..., state.patches]``."""
+
+    def __init__(
+        self,
+        index: int,
+        tokens: Float[Tensor, "b t d"],
+        layer: Layer,
+        patches: slice = slice(1, None),
+        edits: Sequence[Edit] = (),
+    ) -> None:
+        vars(self).update(
+            index=index, tokens=tokens, patches=patches, _layer=layer, _edits=tuple(edits)
+        )
+
+    def __setattr__(self, name: str, value: object) -> None:
+        raise AttributeError(
+            f"a layer's state is read-only, so {name!r} cannot be set: to run on with something "
+            "changed, pass edits, as in model.unroll(images, edits=[...]); "
+            "see crate_analysis.interventions"
+        )
+
+    def __delattr__(self, name: str) -> None:
+        raise AttributeError(
+            f"a layer's state is read-only, so {name!r} cannot be deleted: to run on with "
+            "something changed, pass edits, as in model.unroll(images, edits=[...])"
+        )
 
     @cached_property
     def normed(self) -> Float[Tensor, "b t d"]:
@@ -83,22 +151,49 @@ class LayerState:
     @cached_property
     def projections(self) -> Float[Tensor, "b h t p"]:
         """U_k^T LN(Z^l), one subspace a head; a ViT's keys."""
-        return self._layer.project(self.normed)
+        return self._edited("projections", self._layer.project(self.normed))
+
+    @cached_property
+    def head_outputs(self) -> Float[Tensor, "b h t p"]:
+        """What each head hands on: its values averaged by its attention, before the output map."""
+        queries = self._layer.queries(self.normed, self.projections)
+        values = self._layer.values(self.normed, self.projections)
+        if self._has_edit("attention"):
+            mixed = self._edited_attention @ values
+        else:
+            mixed = weighted_values(queries, self.projections, values)
+        return self._edited("head_outputs", mixed)
 
     @cached_property
     def half(self) -> Float[Tensor, "b t d"]:
         """Z^{l+1/2}: the tokens after attention, the compression step."""
-        return self._layer.attend(self.tokens, self.normed, self.projections)
-
-    @cached_property
-    def output(self) -> Float[Tensor, "b t d"]:
-        """Z^{l+1}: the tokens after the sparsification step."""
-        return self._layer.transform(self.half)
+        half = self._layer.attend(self.tokens, self._passing("head_outputs"))
+        return self._edited("half", half)
 
     @cached_property
     def normed_half(self) -> Float[Tensor, "b t d"]:
         """LN(Z^{l+1/2}): the tokens z that ISTA codes, or that an MLP sees."""
         return self._layer.normalize_half(self.half)
+
+    @cached_property
+    def codes(self) -> Float[Tensor, "b t c"]:
+        """What the second half writes each token in, c numbers a token.
+
+        ISTA's output itself (c = d); an overcomplete step's code before the dictionary on the way
+        back; an MLP's hidden activations after GELU, which weigh the columns of its second matrix
+        as a code weighs atoms, though nothing makes them sparse.
+        """
+        return self._edited("codes", self._layer.encode(self._passing("normed_half")))
+
+    @cached_property
+    def output(self) -> Float[Tensor, "b t d"]:
+        """Z^{l+1}: the tokens after the sparsification step."""
+        return self._edited("output", self._layer.decode(self.half, self._passing("codes")))
+
+    @property
+    def has_residual(self) -> bool:
+        """Whether the second half adds to `half`; else what it writes takes its place."""
+        return self._layer.has_residual
 
     @property
     def subspaces(self) -> Float[Tensor, "h d p"]:
@@ -116,17 +211,93 @@ class LayerState:
         """
         return self._layer.sparse_coding()
 
-    def attention(self, query: slice = slice(0, 1)) -> Float[Tensor, "b h q t"]:
-        """Attention of the chosen queries (default: `[CLS]`) to all tokens; rows sum to 1."""
-        return self._layer.attention_rows(self.normed, self.projections, query)
+    def attention(
+        self, query: slice | int | list[int] | None = slice(0, 1)
+    ) -> Float[Tensor, "b h q t"]:
+        """Attention of the chosen queries (default: `[CLS]`) to all tokens; rows sum to 1.
+
+        Parameters
+        ----------
+        query : which tokens ask: a slice, a list of tokens, one token (which keeps its axis,
+            q = 1), or None for all. Negative numbers count from the end, as in any sequence.
+
+        Raises TypeError for anything else, and ValueError for a token that is not there and where
+        no token is left.
+        """
+        chosen = _chosen(query, self.tokens.shape[1])
+        if self._has_edit("attention"):
+            return self._edited_attention[:, :, chosen]
+        return self._rows(chosen)
 
     def project(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b h t p"]:
-        """Any tokens, normalised and seen in this layer's subspaces.
+        """Any tokens, normalised and seen in this layer's subspaces; no edit has a part in it.
 
         `state.project(state.half)` measures R^c where the paper places it, after attention;
         `state.projections` is `state.project(state.tokens)`, where the released code measures it.
         """
         return self._layer.project(self._layer.normalize(tokens))
+
+    def _rows(self, query: slice | list[int]) -> Tensor:
+        """Softmax rows of the chosen queries, (b,h,q,t)."""
+        asked = self._layer.queries(self.normed[:, query], self.projections[:, :, query])
+        return softmax_rows(asked, self.projections)
+
+    @cached_property
+    def _edited_attention(self) -> Tensor:
+        """The whole matrix, (b,h,t,t): the one stage that is not built without an edit of it."""
+        return self._edited("attention", self._rows(slice(None)))
+
+    def _has_edit(self, place: Place) -> bool:
+        return any(edit.place == place for edit in self._edits)
+
+    def _edited(self, place: Place, value: Tensor) -> Tensor:
+        """The value after the edits of its place, in the order in which they were given."""
+        for edit in self._edits:
+            if edit.place == place:
+                changed = edit(value, self)
+                if changed.shape != value.shape:
+                    raise ValueError(
+                        f"{edit} gives {tuple(changed.shape)} at layer {self.index}, but "
+                        f"{place} are {tuple(value.shape)}"
+                    )
+                value = changed
+        return value
+
+    def _passing(self, name: str) -> Tensor:
+        """A stage on the way to the next: one already read or edited is kept, another is not."""
+        if self._edits or name in vars(self):
+            return getattr(self, name)
+        return getattr(type(self), name).func(self)
+
+
+def _chosen(query: slice | int | list[int] | None, tokens: int) -> slice | list[int]:
+    """The queries as an index that keeps their axis; see `LayerState.attention`."""
+    if query is None:
+        return slice(None)
+    if isinstance(query, slice):
+        left = range(tokens)[query]
+        if not left:
+            raise ValueError(f"query={query} leaves none of the {tokens} tokens")
+        return query if left.step > 0 else list(left)
+    if query == []:
+        raise ValueError("query=[] names no token; None asks for all")
+    try:
+        places = [_whole(place) for place in (query if isinstance(query, list) else [query])]
+    except TypeError as error:
+        raise TypeError(
+            f"query={query!r} is not a slice, a token (int), a list of tokens, or None for all"
+        ) from error
+    for place in places:
+        if not -tokens <= place < tokens:
+            raise ValueError(f"query={query!r}: there is no token {place} among {tokens}")
+    return places
+
+
+def _whole(value: object) -> int:
+    """A whole number, also of NumPy or torch. Raises TypeError for another value and a bool."""
+    if isinstance(value, bool):
+        raise TypeError("a bool counts nothing")
+    return operator.index(value)  # type: ignore[arg-type]
 
 
 class UnrolledModel(nn.Module):
@@ -151,37 +322,66 @@ class UnrolledModel(nn.Module):
         raise NotImplementedError
 
     def embed(self, images: Tensor) -> Tensor:
-        """Z^1: patch tokens with `[CLS]` first and positions added, (b,t,d)."""
+        """Z^1: `[CLS]`, the registers and the patch tokens, with positions added, (b,t,d)."""
         raise NotImplementedError
 
     def classify(self, tokens: Tensor) -> Tensor:
         """Logits from the last layer's `[CLS]` token."""
         raise NotImplementedError
 
-    def unroll(self, images: Float[Tensor, "b 3 H W"]) -> Iterator[LayerState]:
+    @property
+    def patches(self) -> slice:
+        """The patches among the tokens, those after `[CLS]` and the registers."""
+        return slice(1 + self.config.registers, None)
+
+    def unroll(
+        self, images: Float[Tensor, "b 3 H W"], edits: Sequence[Edit] = ()
+    ) -> Iterator[LayerState]:
         """The layers' states in order, one at a time.
 
         Parameters
         ----------
-        images : normalised pictures (see `normalize`) of any size that the patch size divides.
+        images : normalised images (see `normalize`) of any size that the patch size divides.
+        edits : what is changed on the way, see `crate_analysis.interventions`. Edits of one place
+            of one layer apply in the order given, each to what the one before it left. Only the
+            stages that an edit names leave the fast path.
 
-        Raises ValueError for pictures that are not float, not RGB, or that the patch size does not
-        divide.
+        Raises ValueError for images that are not float, not RGB, or that the patch size does not
+        divide, and for an edit of a layer that does not exist or of a place that is none.
         """
         self.patch_grid(images)
-        return self._unroll(images)
+        return self._unroll(images, self._by_layer(edits))
 
-    def _unroll(self, images: Tensor) -> Iterator[LayerState]:
+    def _unroll(self, images: Tensor, edits: Mapping[int, list[Edit]]) -> Iterator[LayerState]:
         state: LayerState | None = None
         for index, layer in enumerate(self.layers):
             # read only now, so that the last layer's output, too, waits until it is asked for
             tokens = state.output if state else self.embed(images)
-            state = LayerState(index, tokens, layer)
+            state = LayerState(index, tokens, layer, self.patches, edits.get(index, ()))
             yield state
 
-    def forward(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b classes"]:
+    def _by_layer(self, edits: Sequence[Edit]) -> dict[int, list[Edit]]:
+        found: dict[int, list[Edit]] = {}
+        for edit in edits:
+            if edit.place not in PLACES:
+                raise ValueError(f"{edit} has place {edit.place!r}, none of {', '.join(PLACES)}")
+            found.setdefault(self.layer_index(edit.layer), []).append(edit)
+        return found
+
+    def layer_index(self, layer: int) -> int:
+        """`layer` counted from the front. Raises ValueError where the model has no such layer."""
+        depth = len(self.layers)
+        if not -depth <= layer < depth:
+            raise ValueError(
+                f"layer {layer} does not exist: {self.name} has layers 0 to {depth - 1}"
+            )
+        return layer % depth
+
+    def forward(
+        self, images: Float[Tensor, "b 3 H W"], edits: Sequence[Edit] = ()
+    ) -> Float[Tensor, "b classes"]:
         """Logits; `unroll` to the end."""
-        for state in self.unroll(images):
+        for state in self.unroll(images, edits):
             tokens = state.output
         return self.classify(tokens)
 

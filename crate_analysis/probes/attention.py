@@ -35,8 +35,8 @@ def cls_attention(
 ) -> Float[Tensor, "b h gh gw"]:
     """Attention of `[CLS]` to the patches, for every head, on the patch grid.
 
-    Entries of a map sum to 1 less what `[CLS]` gives to itself. Yu et al. 2024 (Fig. 1, 7) take
-    the last layer but one for CRATE, the default, and the last for a ViT.
+    Entries of a map sum to 1 less what `[CLS]` gives to itself and the registers. Yu et al. 2024
+    (Fig. 1, 7) take the last layer but one for CRATE, the default, and the last for a ViT.
 
     Parameters
     ----------
@@ -44,7 +44,7 @@ def cls_attention(
     layer : from 0, or from the end when negative. Deeper layers are not computed.
     """
     attention = layer_state(model, images, layer).attention(query=slice(0, 1))
-    return attention[:, :, 0, 1:].unflatten(-1, model.patch_grid(images))
+    return attention[:, :, 0, model.patches].unflatten(-1, model.patch_grid(images))
 
 
 @torch.no_grad()
@@ -56,8 +56,8 @@ def patch_attention(
 ) -> Float[Tensor, "b h q gh gw"]:
     """Attention of some patches of each picture to all patches, for every head, on the patch grid.
 
-    Entries of a map sum to 1 less what the patch gives to `[CLS]`; what it gives to itself is
-    among them, and in MSSA, where a token's query is its own key, that is often the most.
+    Entries of a map sum to 1 less what the patch gives to `[CLS]` and the registers; what it gives
+    to itself is among them, and in MSSA, where a token's query is its own key, often the most.
 
     Parameters
     ----------
@@ -75,9 +75,9 @@ def patch_attention(
                 f"positions hold {name}s {values.min()} to {values.max()}, "
                 f"but the grid has {name}s 0 to {end - 1}"
             )
-    attention = layer_state(model, images, layer).attention(query=slice(1, None))
+    attention = layer_state(model, images, layer).attention(model.patches)
     asked = attention[torch.arange(len(images))[:, None], :, rows * grid[1] + columns]
-    return asked.transpose(1, 2)[..., 1:].unflatten(-1, grid)
+    return asked.transpose(1, 2)[..., model.patches].unflatten(-1, grid)
 
 
 def deepest_patch(masks: Bool[Tensor, "b H W"], grid: tuple[int, int]) -> Int64[Tensor, "b 2"]:

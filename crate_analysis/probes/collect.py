@@ -29,7 +29,7 @@ def collect(
 
     Parameters
     ----------
-    readers : such as ``{"attention": lambda state: state.attention()[:, :, 0, 1:]}``.
+    readers : such as ``{"attention": lambda state: state.attention()[:, :, 0, state.patches]}``.
     layers : which, from 0 or from the end when negative, in the order wanted; default all. Layers
         after the deepest of them are not computed.
     workers : processes that read pictures, 0 for this one; see `batches`.
@@ -66,7 +66,4 @@ def collect(
 
 def check_layer(model: UnrolledModel, layer: int) -> int:
     """`layer` counted from the front. Raises ValueError where the model has no such layer."""
-    depth = len(model.layers)
-    if not -depth <= layer < depth:
-        raise ValueError(f"layer {layer} does not exist: {model.name} has layers 0 to {depth - 1}")
-    return layer % depth
+    return model.layer_index(layer)

@@ -20,4 +20,4 @@ def patch_features(
     These are the features of the paper's PCA and MaskCut (Yu et al. 2024, Sec. 3). `images` are
     normalised; `layer` counts from 0, or from the end when negative.
     """
-    return merge_heads(layer_state(model, images, layer).projections)[:, 1:]
+    return merge_heads(layer_state(model, images, layer).projections)[:, model.patches]

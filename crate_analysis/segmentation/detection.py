@@ -309,7 +309,7 @@ def _read(model: UnrolledModel, normed: Tensor, layers: list[int]) -> dict[int, 
     found = {}
     for state in model.unroll(normed.to(device)):
         if state.index in layers:
-            found[state.index] = merge_heads(state.projections)[:, 1:]
+            found[state.index] = merge_heads(state.projections)[:, model.patches]
         if state.index == max(layers):
             break
     return found

@@ -217,7 +217,11 @@ def _layers(
         grid = model.patch_grid(images)
         truth = Truth(samples, indices, grid, within)
         for state in model.unroll(images):
-            yield truth, state.index, state.attention()[:, :, 0, 1:].unflatten(-1, grid).cpu()
+            yield (
+                truth,
+                state.index,
+                state.attention()[:, :, 0, model.patches].unflatten(-1, grid).cpu(),
+            )
 
 
 def patch_grid(samples: Sequence[Sample], patch_size: int) -> tuple[int, int]:
