@@ -6,7 +6,7 @@ import difflib
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 Family = Literal["crate", "vit"]
 Attention = Literal["mssa", "mhsa"]
@@ -163,6 +163,16 @@ class ModelConfig:
     def hidden_dim(self) -> int:
         """Width of an MLP's hidden layer, or of overcomplete codes."""
         return round(self.dim * self.mlp_ratio)
+
+    @property
+    def layer_eps(self) -> float:
+        """LayerNorm's epsilon in the layers, settled."""
+        return cast(float, self.norm_eps)
+
+    @property
+    def classifier_eps(self) -> float:
+        """LayerNorm's epsilon before the classifier, settled."""
+        return cast(float, self.head_eps)
 
     @property
     def grid(self) -> int:

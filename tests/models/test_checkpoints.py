@@ -235,7 +235,9 @@ def test_heads_are_never_guessed_and_the_candidates_listed(build_tiny, tmp_path)
     with pytest.raises(ValueError, match="do not tell the number of heads") as caught:
         settle_config(weights, {}, None, {})
     message = str(caught.value)
-    assert 'models: ["FILE@ARCH"] with ARCH one of crate_base_patch8_224.demo (6 heads), or' in message
+    assert (
+        'models: ["FILE@ARCH"] with ARCH one of crate_base_patch8_224.demo (6 heads), or' in message
+    )
     assert message.endswith(
         "divisor of 768: 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128, 192, 256, 384, 768"
     )
