@@ -19,17 +19,18 @@ import torch.nn.functional as F
 from jaxtyping import Float, UInt8
 from torch import Tensor, nn
 
-from crate_analysis.models.config import ModelConfig
+from crate_analysis.models.config import ModelConfig, PositionResize
 
 
 class SparseCoding(NamedTuple):
     """What a step of ISTA lowers, 1/2 ||z - D a||^2 + sparsity ||a||_1, and by what step.
 
-    Yu et al. 2023, Sec. 2.4. The code a of a token z starts from a = z.
+    Yu et al. 2023, Sec. 2.4. The code a of a token z starts from a = z, and takes one step; in
+    CRATE-alpha's overcomplete dictionary it starts from 0 and takes two (`state.initial_codes`).
     """
 
-    dictionary: Float[Tensor, "d d"]
-    """D, one atom a column."""
+    dictionary: Float[Tensor, "d c"]
+    """D, one atom a column; c = d but for CRATE-alpha."""
     step_size: float
     """eta."""
     sparsity: float
@@ -45,6 +46,9 @@ class Layer(Protocol):
 
     has_residual: bool
     """Whether the second half adds to Z^{l+1/2}, as an MLP does, or takes its place, as ISTA."""
+
+    has_dictionary: bool
+    """Whether the second half is a step of ISTA."""
 
     def normalize(self, tokens: Tensor) -> Tensor:
         """LN(Z): what attention sees of the tokens, (b,t,d)."""
@@ -69,6 +73,9 @@ class Layer(Protocol):
 
     def decode(self, half: Tensor, codes: Tensor) -> Tensor:
         """Z^{l+1} from Z^{l+1/2} and the codes, (b,t,d)."""
+
+    def initial_codes(self, normed_half: Tensor) -> Tensor:
+        """Where ISTA starts, (b,t,c); ValueError in a layer without it."""
 
     def subspaces(self) -> Tensor:
         """The bases U_k, (h,d,p)."""
@@ -193,6 +200,27 @@ class LayerState:
     def output(self) -> Float[Tensor, "b t d"]:
         """Z^{l+1}: the tokens after the sparsification step."""
         return self._edited("output", self._layer.decode(self.half, self._passing("codes")))
+
+    @property
+    def registers(self) -> Float[Tensor, "b r d"]:
+        """The register tokens among `tokens`, which stand for no patch; r = 0 in most networks."""
+        return self.tokens[:, 1 : self.patches.start]
+
+    @property
+    def initial_codes(self) -> Float[Tensor, "b t c"]:
+        """Where ISTA's step starts: the token itself, or 0 in an overcomplete dictionary.
+
+        Raises ValueError in a layer without a dictionary, as `sparse_coding`.
+        """
+        return self._layer.initial_codes(self.normed_half)
+
+    @property
+    def sparsified(self) -> Float[Tensor, "b t c"]:
+        """What the paper counts the non-zero entries of: ISTA's code, another layer's output.
+
+        In CRATE these are one, in CRATE-alpha the code has four times as many entries as a token.
+        """
+        return self.codes if self._layer.has_dictionary else self.output
 
     @property
     def has_residual(self) -> bool:
@@ -330,7 +358,9 @@ class UnrolledModel(nn.Module):
         super().__init__()
         self.config = config
         self.name: str = config.family
-        """What tables call it: the shipped name, the file's stem or the architecture."""
+        """What tables call it: the label it was loaded by, or the architecture."""
+        self.notes: tuple[str, ...] = ()
+        """How its file was read: the layout, what was left aside, what the file does not say."""
 
     @property
     def layers(self) -> Sequence[Layer]:
@@ -454,20 +484,29 @@ class UnrolledModel(nn.Module):
 
 
 def resize_positions(
-    positions: Float[Tensor, "1 t d"], grid: tuple[int, int]
+    positions: Float[Tensor, "1 t d"], grid: tuple[int, int], how: PositionResize = "offset"
 ) -> Float[Tensor, "1 s d"]:
-    """Position embeddings for another patch grid, bicubically, as the released DINO and CRATE code.
+    """Position embeddings for another patch grid, bicubically; `[CLS]`'s stays as it is.
 
-    The 0.1 is theirs: it keeps the rounded output size right, and shifts the samples a little.
+    Parameters
+    ----------
+    positions : of `[CLS]` and a square grid of patches.
+    grid : (gh, gw), that is wanted.
+    how : by a factor with an `offset` of 0.1, as the released code of CRATE, DINO and DINOv2, which
+        keeps the rounded output size right and shifts the samples a little; by `size`, as the
+        transformers library; or by size with `antialias`, as DINOv2 with registers and timm.
     """
     side = math.isqrt(positions.shape[1] - 1)
     if grid == (side, side):
         return positions
     patches = positions[:, 1:].unflatten(1, (side, side)).permute(0, 3, 1, 2)
-    scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
-    resized = F.interpolate(
-        patches, scale_factor=scale, mode="bicubic", recompute_scale_factor=False
-    )
+    if how == "offset":
+        scale = ((grid[0] + 0.1) / side, (grid[1] + 0.1) / side)
+        resized = F.interpolate(
+            patches, scale_factor=scale, mode="bicubic", recompute_scale_factor=False
+        )
+    else:
+        resized = F.interpolate(patches, grid, mode="bicubic", antialias=how == "antialias")
     return torch.cat([positions[:, :1], resized.flatten(2).transpose(1, 2)], dim=1)
 
 
