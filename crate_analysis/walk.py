@@ -108,14 +108,14 @@ def walk(
     [0, 1] [(2, 145, 128)]
     """
     samples = as_samples(data, check_model(model).config.image_size)
-    wanted = check_layers(model, layers)
+    wanted = None if layers is None else check_layers(model, layers)
     return _walk(model, samples, wanted, reading, edits)
 
 
 def _walk(
     model: UnrolledModel,
     samples: Samples,
-    layers: list[int],
+    layers: list[int] | None,
     reading: Reading,
     edits: Sequence[Any],
 ) -> Iterator[Batch]:
@@ -127,13 +127,13 @@ def _walk(
 def layer_states(
     model: UnrolledModel,
     samples: Sequence[Sample],
-    layers: Sequence[int],
+    layers: Sequence[int] | None,
     edits: Sequence[Any] = (),
 ) -> tuple[tuple[int, int], Iterator[LayerState]]:
-    """The patch grid of some samples, and their states in these layers, counted from 0."""
+    """The patch grid of some samples, and their states in these layers (from 0), None for all."""
     images = model.normalize(stack_images(samples).to(device_of(model)))
     states = model.unroll(images, edits=edits) if edits else model.unroll(images)
-    return model.patch_grid(images), _chosen(states, layers)
+    return model.patch_grid(images), states if layers is None else _chosen(states, layers)
 
 
 def _chosen(states: Iterator[LayerState], layers: Sequence[int]) -> Iterator[LayerState]:

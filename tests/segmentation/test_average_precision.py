@@ -264,7 +264,7 @@ class Crowded(SampleDataset):
     def __getitem__(self, index):
         sample = self.scenes[index]
         masks, crowds = sample.masks[:-1], sample.masks[-1:]
-        return replace(sample, masks=masks, mask_names=sample.mask_names[:-1], crowds=crowds)
+        return replace(sample, masks=masks, mask_names=sample.mask_names[:-1], part_of=(), crowds=crowds)
 
 
 @pytest.mark.parametrize("crowded", [False, True])
