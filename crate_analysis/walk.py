@@ -105,14 +105,14 @@ def walk(
     [0, 1] [(2, 145, 128)]
     """
     samples = as_samples(data, image_size=check_model(model).config.image_size)
-    wanted = check_layers(model, layers)
+    wanted = None if layers is None else check_layers(model, layers)
     return _walk(model, samples, wanted, reading, edits)
 
 
 def _walk(
     model: UnrolledModel,
     samples: Samples,
-    layers: list[int],
+    layers: list[int] | None,
     reading: Reading,
     edits: Sequence[Edit],
 ) -> Iterator[Batch]:
@@ -124,13 +124,14 @@ def _walk(
 def layer_states(
     model: UnrolledModel,
     samples: Sequence[Sample],
-    layers: Sequence[int],
+    layers: Sequence[int] | None,
     edits: Sequence[Edit] = (),
 ) -> tuple[tuple[int, int], Iterator[LayerState]]:
-    """The patch grid of some samples, and their states in these layers, counted from 0."""
+    """The patch grid of some samples, and their states in these layers (from 0), None for all."""
     images = model.normalize(stack_images(samples).to(device_of(model)))
-    check_reached(model, edits, max(layers))
-    return model.patch_grid(images), _chosen(model.unroll(images, edits), layers)
+    check_reached(model, edits, len(model.layers) - 1 if layers is None else max(layers))
+    states = model.unroll(images, edits)
+    return model.patch_grid(images), states if layers is None else _chosen(states, layers)
 
 
 def _chosen(states: Iterator[LayerState], layers: Sequence[int]) -> Iterator[LayerState]:

@@ -117,7 +117,7 @@ def test_workers_are_passed_on(what, name, tmp_path, monkeypatch):
     asked = []
 
     def stop(*_, **options):
-        asked.append(options["workers"])
+        asked.append(options["reading"].workers)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"crate_analysis.evaluate.{name}", stop)

@@ -284,7 +284,6 @@ def _records(
     return Parallel(n_jobs, return_as="generator", initializer=end_with_parent)(jobs)
 
 
-@torch.inference_mode()
 def _features(
     model: UnrolledModel,
     dataset: SampleDataset,
@@ -300,8 +299,7 @@ def _features(
         read = {index: one for index, one in found.items() if isinstance(one, Sample)}
         features: dict[int, Tensor] = {}
         if read:
-            grid, states = layer_states(model, list(read.values()), layers, edits)
-            features = {state.index: patch_keys(state) for state in states}
+            grid, features = _read(model, list(read.values()), layers, edits)
         rows = {index: row for row, index in enumerate(read)}
         for index, one in found.items():
             if isinstance(one, Sample):
@@ -309,6 +307,14 @@ def _features(
                 yield _Job(index, one.image, own, grid)
             else:
                 yield _LeftOut(index, str(one))
+
+
+@torch.inference_mode()
+def _read(
+    model: UnrolledModel, samples: list[Sample], layers: list[int], edits: Sequence[Any]
+) -> tuple[tuple[int, int], dict[int, Tensor]]:
+    grid, states = layer_states(model, samples, layers, edits)
+    return grid, {state.index: patch_keys(state) for state in states}
 
 
 def _cut_image(job: _Job, cuts: _Cuts) -> dict[str, Any]:
