@@ -40,8 +40,13 @@ def written_whole(path: Path) -> Iterator[Path]:
 
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 file under a temporary name, no other writer's, then move it to its own."""
+    write_bytes(path, text.encode())
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write a file under a temporary name, no other writer's, then move it to its own."""
     with written_whole(path) as part:
-        part.write_text(text, encoding="utf-8")
+        part.write_bytes(content)
 
 
 _DIGEST = re.compile(r',\s*"digest": "([0-9a-f]{16})"\s*\}\s*\Z')

@@ -216,7 +216,7 @@ class Patchy(SampleDataset):
         return sample
 
 
-DAMAGED, BARE, STRANGE = (0, 1, 2, 3, 13), (4, 5, 6, 7, 14), (8, 9, 10, 11, 15)
+DAMAGED, BARE, SIMPLE = (0, 1, 2, 3, 13), (4, 5, 6, 7, 14), (8, 9, 10, 11, 15)
 WARNED = "(?s)5 of 21 images were left out:\n  picture 0 is .*\n  picture 13 is damaged$"
 WHOLE = {
     "layers": lambda model, data, folder: measure_layers(

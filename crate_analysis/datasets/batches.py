@@ -6,11 +6,8 @@ Other processes read where they are asked to, through torch's `DataLoader`.
 from __future__ import annotations
 
 import multiprocessing
-import os
 import pickle
 import sys
-import threading
-import time
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
@@ -27,6 +24,7 @@ from tqdm import tqdm
 
 from crate_analysis.datasets.given import SampleList, as_samples
 from crate_analysis.datasets.sample import Sample, SampleDataset, Samples, UnreadableSampleError
+from crate_analysis.distributed import end_with_parent
 
 
 class LeftOutWarning(UserWarning):
@@ -130,26 +128,6 @@ def attempts(
         if isinstance(found, Exception) and not isinstance(found, UnreadableSampleError):
             raise found
         yield found
-
-
-def end_with_parent(number: int = 0) -> None:
-    """End this process, a worker, as soon as the one that works with it is gone, even if killed.
-
-    Of itself a worker would wait for its next task, for minutes or for ever: that which it was
-    forked from lives as long as its workers do.
-    """
-    threading.Thread(target=_wait_for_end, daemon=True).start()
-
-
-def _wait_for_end() -> None:
-    parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid != os.getppid():  # forked from a server
-        parent.join()
-    else:
-        first = os.getppid()
-        while os.getppid() == first:
-            time.sleep(1)
-    os._exit(1)
 
 
 def _attempt(dataset: SampleDataset, index: int) -> Sample | UnreadableSampleError:

@@ -118,7 +118,7 @@ def run_image_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
     rest = array - by_run[:, None] - by_image + mean
     residual = float((rest**2).sum()) / ((runs - 1) * (images - 1))
     across_images = max(0.0, float(by_image.var(ddof=1)) - residual / runs) / images
-    return design_interval(by_run, across_images**0.5, images - 1, level)
+    return design_interval(by_run, across_images**0.5, float(images - 1), level)
 
 
 def design_interval(

@@ -36,9 +36,14 @@ def layer_state(
     return next(state for state in states if state.index == index)
 
 
-def cls_maps(state: LayerState, grid: tuple[int, int]) -> Float[Tensor, "b h gh gw"]:
-    """Attention of `[CLS]` to the patches in one layer, for every head, on the patch grid."""
-    return state.attention()[:, :, 0, 1:].unflatten(-1, grid)
+def cls_maps(
+    attention: Float[Tensor, "b h q t"], grid: tuple[int, int]
+) -> Float[Tensor, "b h gh gw"]:
+    """The map of the first query, `[CLS]`, on the patch grid; of `state.attention()`.
+
+    The patches are the last gh gw tokens; what lies on `[CLS]` and on registers is left out.
+    """
+    return attention[:, :, 0, -grid[0] * grid[1] :].unflatten(-1, grid)
 
 
 def papers_layer(model: UnrolledModel) -> int:
@@ -69,7 +74,8 @@ def cls_attention(
 
     Raises as `layer_state`.
     """
-    return cls_maps(layer_state(model, images, layer, edits), model.patch_grid(images))
+    state = layer_state(model, images, layer, edits)
+    return cls_maps(state.attention(), model.patch_grid(images))
 
 
 @torch.no_grad()

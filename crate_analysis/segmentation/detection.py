@@ -21,8 +21,9 @@ from torch import Tensor
 from tqdm import tqdm
 
 from crate_analysis.datasets import Sample, SampleDataset, Samples, as_samples
-from crate_analysis.datasets.batches import attempts, end_with_parent, report_left_out
+from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
+from crate_analysis.distributed import end_with_parent
 from crate_analysis.fingerprints import describe, of_code
 from crate_analysis.models import UnrolledModel
 from crate_analysis.names import digest, slug

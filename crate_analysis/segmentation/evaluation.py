@@ -69,7 +69,7 @@ def _scores(
     for batch in walk(model, data, layers, reading, edits):
         truth = scoring.truth(batch.samples, batch.indices, batch.grid)
         for state in batch.states:
-            found = scoring.score(truth, cls_maps(state, batch.grid).cpu())
+            found = scoring.score(truth, cls_maps(state.attention(), batch.grid).cpu())
             yield found.assign(model=model.name, maps=OWN, draw=0, layer=state.index)
 
 

@@ -233,7 +233,7 @@ def _own(
         indices += batch.indices
         truth = scoring.truth(batch.samples, batch.indices, grid)
         for state in batch.states:
-            maps = cls_maps(state, grid).cpu()
+            maps = cls_maps(state.attention(), grid).cpu()
             seen.setdefault(state.index, []).append(maps)
             found = scoring.score(truth, maps)
             scores.append(found.assign(model=model.name, maps=OWN, draw=0, layer=state.index))

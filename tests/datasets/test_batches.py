@@ -15,12 +15,12 @@ from crate_analysis.measures import measure_layers
 from crate_analysis.probes import collect
 from crate_analysis.segmentation import (
     attention_iou,
-    baseline_iou,
-    baseline_scores,
     detect_objects,
     head_scores,
     location_prior,
+    mean_masks,
     read_results,
+    scores_with_rivals,
 )
 from crate_analysis.walk import Reading
 
@@ -192,14 +192,14 @@ def test_a_list_is_read_where_it_is(pictures):
 @pytest.mark.parametrize(
     "measure",
     [
-        lambda model, data, **how: measure_layers(model, data, **how),
-        lambda model, data, **how: collect(model, data, {"x": lambda s: s.tokens}, **how),
-        lambda model, data, **how: attention_iou(model, data, **how),
-        lambda model, data, **how: baseline_iou(data, 6, 2, **how),
-        lambda model, data, **how: head_scores(model, data, **how),
-        lambda model, data, **how: baseline_scores(data, 6, 2, {}, **how),
-        lambda model, data, **how: location_prior(data, 6, **how),
-        lambda model, data, **how: read_samples(data, **how),
+        lambda model, data, how: measure_layers(model, data, reading=how),
+        lambda model, data, how: collect(model, data, {"x": lambda s: s.tokens}, reading=how),
+        lambda model, data, how: attention_iou(model, data, reading=how),
+        lambda model, data, how: head_scores(model, data, reading=how),
+        lambda model, data, how: scores_with_rivals(model, data, data, reading=how),
+        lambda model, data, how: location_prior(data, (6, 6), reading=how),
+        lambda model, data, how: mean_masks(data, (6, 6), 2, reading=how),
+        lambda model, data, how: read_samples(data, how.workers),
     ],
 )
 def test_workers_are_passed_on(measure, pictures, monkeypatch):
@@ -211,8 +211,8 @@ def test_workers_are_passed_on(measure, pictures, monkeypatch):
 
     monkeypatch.setattr(sys.modules[LeftOutWarning.__module__], "attempts", here)
     model = build_model("crate_micro_patch6_72.creatures", dim=16, depth=1, heads=2).eval()
-    measure(model, pictures, workers=3)
-    assert asked == [3]
+    measure(model, pictures, Reading(workers=3))
+    assert set(asked) == {3}
 
 
 READ_ON = """
