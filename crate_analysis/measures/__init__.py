@@ -1,10 +1,11 @@
 """What the objective of a white-box transformer is made of, measured layer by layer."""
 
 from crate_analysis.measures.choice import cross_fit
-from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
+from crate_analysis.measures.coding_rate import coding_rate, rate_reduction, total_coding_rate
 from crate_analysis.measures.dictionary import (
     atom_cosines,
     coding_objective,
+    dictionary_change,
     lasso_objective,
     step_strength,
 )
@@ -16,6 +17,7 @@ from crate_analysis.measures.steps import (
     derived_gradient,
     lift,
     measured_gradient,
+    random_step,
     rate_change,
     turned_cosine,
     with_length_of,
@@ -52,6 +54,7 @@ __all__ = [
     "cross_fit",
     "derived_gradient",
     "design_interval",
+    "dictionary_change",
     "effective_dimension",
     "interval_frame",
     "lasso_objective",
@@ -63,7 +66,9 @@ __all__ = [
     "orthogonality_gap",
     "paired_difference",
     "principal_cosines",
+    "random_step",
     "rate_change",
+    "rate_reduction",
     "run_image_interval",
     "run_interval",
     "step_strength",

@@ -7,8 +7,11 @@ directions costs little; compression is a falling rate.
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
+
+from crate_analysis.models import LayerState
 
 
 def coding_rate(
@@ -61,3 +64,25 @@ def total_coding_rate(
     with the same arguments and errors.
     """
     return coding_rate(z.unsqueeze(1), eps2, normalize)
+
+
+def rate_reduction(state: LayerState, eps2: float = 0.01) -> Float[Tensor, " b"]:
+    """R(Z) - R^c(Z | U_[K]) of a layer's input, both of the same tokens, one value an image.
+
+    The objective subtracts two rates of one Z (Yu et al. 2023, Eq. 1). `total_coding_rate` and
+    `coding_rate` of `state.projections` do not: the one scales each token to unit length, the other
+    does so anew in each subspace. Here the tokens LN(Z) are scaled once, and projected onto
+    orthonormal bases of the spans of the U_k, for which the derivation is made, so that neither the
+    scale nor the skewness of the learned U_k counts. In nats. Errors as `coding_rate`.
+
+    >>> from crate_analysis import build_model
+    >>> model = build_model("crate_micro_patch6_72.creatures")
+    >>> rate_reduction(next(model.unroll(torch.rand(2, 3, 72, 72)))).shape
+    torch.Size([2])
+    """
+    tokens = F.normalize(state.normed.float(), dim=-1)
+    bases, values, _ = torch.linalg.svd(state.subspaces.float(), full_matrices=False)
+    smallest = values[:, :1] * max(state.subspaces.shape[1:]) * torch.finfo(values.dtype).eps
+    bases = bases * (values > smallest).unsqueeze(1)
+    apart = coding_rate(torch.einsum("btd,hdp->bhtp", tokens, bases), eps2, normalize=False)
+    return total_coding_rate(tokens, eps2, normalize=False) - apart

@@ -27,8 +27,8 @@ MEASURES: dict[str, Measure] = {
 }
 """What the paper measures, layer by layer: R^c(Z^l | U) on the layer's input, where the released
 code takes it; the same on Z^{l+1/2}, where the paper's label places it; R(Z^l); and
-||Z^{l+1}||_0 / (d t). R and R^c before attention see the same normalised tokens, so that their
-difference is the rate reduction."""
+||Z^{l+1}||_0 / (d t). R and R^c scale the tokens differently, as the released code does: for their
+difference take `rate_reduction`, which has both on one scale."""
 
 
 @torch.inference_mode()
