@@ -47,6 +47,7 @@ from crate_analysis.measures import (
     measure_layers,
     paired_difference,
     rate_change,
+    rate_reduction,
     turned,
 )
 from crate_analysis.plotting import layer_curves, reference_line
@@ -65,6 +66,7 @@ study = Study(globals(), "02-compression")
 # %%
 measures = {
     **MEASURES,
+    "rate_reduction": rate_reduction,
     "attention step": lambda state: rate_change(state, state.half - state.tokens),
     "turned step": lambda state: rate_change(state, turned(state.half - state.tokens, seed)),
 }

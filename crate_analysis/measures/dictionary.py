@@ -6,6 +6,8 @@ Yu et al. 2023 (arXiv 2306.01129), Sec. 2.4. Axis letters: b images, t tokens, d
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -66,3 +68,35 @@ def coding_objective(state: LayerState, codes: Float[Tensor, "b t d"]) -> Float[
     """
     dictionary, _, sparsity = state.sparse_coding
     return lasso_objective(codes, state.normed_half, dictionary, sparsity)
+
+
+class WeightChange(NamedTuple):
+    """How far a matrix lies from its first values."""
+
+    relative: float
+    """||W - W_0|| / ||W_0||, Frobenius norms, from 0."""
+    cosine: float
+    """Of the angle between W and W_0 as vectors, in [-1, 1]: 1 where training only scaled it."""
+
+
+def dictionary_change(trained: Float[Tensor, "d n"], initial: Float[Tensor, "d n"]) -> WeightChange:
+    """How far training moved a dictionary from its first values, of which it may be a noisy copy.
+
+    Statements on a trained dictionary that is close to its random start (a cosine near 1) are
+    statements on a random matrix. Raises ValueError for matrices of differing shape and for one of
+    zeros.
+
+    >>> dictionary_change(torch.eye(2) * 2, torch.eye(2))
+    WeightChange(relative=1.0, cosine=1.0)
+    """
+    if trained.shape != initial.shape:
+        raise ValueError(
+            f"the dictionaries are {tuple(trained.shape)} and {tuple(initial.shape)}: take both "
+            "from one architecture and layer"
+        )
+    now, before = trained.double(), initial.double()
+    lengths = now.norm(), before.norm()
+    if not all(length > 0 for length in lengths):
+        raise ValueError("a dictionary of zeros has no direction to compare")
+    cosine = (now * before).sum() / (lengths[0] * lengths[1])
+    return WeightChange(float((now - before).norm() / lengths[1]), float(cosine.clamp(-1, 1)))
