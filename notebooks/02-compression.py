@@ -47,7 +47,6 @@ from crate_analysis.measures import (
     measure_layers,
     paired_difference,
     rate_change,
-    rate_reduction,
     turned,
 )
 from crate_analysis.plotting import layer_curves, reference_line
@@ -66,7 +65,6 @@ study = Study(globals(), "02-compression")
 # %%
 measures = {
     **MEASURES,
-    "rate_reduction": rate_reduction,
     "attention step": lambda state: rate_change(state, state.half - state.tokens),
     "turned step": lambda state: rate_change(state, turned(state.half - state.tokens, seed)),
 }

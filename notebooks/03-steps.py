@@ -292,7 +292,10 @@ def change():
         part = shown[shown.model == name]
         layer_curves(part.assign(model=part.step), colours, ylabel="change of $R^c$ (nats)", ax=ax)
         reference_line(0, "", ax)
-        ax.set_title(name, pad=42, fontsize="medium")
+        ax.set_title(name, pad=26, fontsize="medium")
+    axes[0, 0].get_legend().set_in_layout(False)
+    for ax in axes[0, 1:]:
+        ax.get_legend().remove()
     return shown
 
 

@@ -6,6 +6,7 @@ from crate_analysis.measures.dictionary import (
     atom_cosines,
     coding_objective,
     dictionary_change,
+    dictionary_frame,
     lasso_objective,
     step_strength,
 )
@@ -57,6 +58,7 @@ __all__ = [
     "derived_gradient",
     "design_interval",
     "dictionary_change",
+    "dictionary_frame",
     "effective_dimension",
     "interval_frame",
     "lasso_objective",

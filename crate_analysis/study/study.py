@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -24,7 +24,7 @@ from torch import Tensor
 from crate_analysis.datasets import Sample, SampleDataset, batches, load_dataset, stack_images
 from crate_analysis.datasets.batches import AbsentError, attempts
 from crate_analysis.datasets.sample import UnreadableSampleError
-from crate_analysis.models import UnrolledModel, load_models
+from crate_analysis.models import UnrolledModel, load_models, load_snapshots
 from crate_analysis.models.registry import from_config
 from crate_analysis.plotting import Colour, model_colours
 from crate_analysis.probes import papers_layer
@@ -83,6 +83,16 @@ class Network:
     def train_images(self) -> SampleDataset:
         """As many images of the training split."""
         return self.study.load_images(self.model, "train")
+
+    def snapshots(self) -> Iterator[tuple[int, UnrolledModel]]:
+        """Pairs of training step and model, in order, where snapshots were kept; else none.
+
+        See `load_snapshots`; an untrained twin has none.
+        """
+        if self.weights == "untrained":
+            return iter(())
+        spec = self.study.models[self.study.labels.index(self.label)]
+        return load_snapshots(spec, self.study.device)
 
     @property
     def colour(self) -> Colour:

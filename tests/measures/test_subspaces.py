@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
+from crate_analysis import build_model
 from crate_analysis.measures import (
     effective_dimension,
     orthogonality_gap,
     principal_cosines,
     subspace_coherence,
+    subspace_frame,
     subspace_overlap,
     token_dimension,
 )
