@@ -1,6 +1,6 @@
 """Run one notebook from top to bottom and keep the result only when every cell succeeded.
 
-    python book/execute.py notebooks/01-compression.ipynb book/notebooks/01-compression.ipynb
+    python book/execute.py notebooks/02-compression.ipynb book/notebooks/02-compression.ipynb
     python book/execute.py NOTEBOOK OUT -p n_images 32 -y 'models: [FILE@ARCH]'
 
 The run goes to a hidden file beside OUT, which is moved to OUT at the very end: a failure or an
