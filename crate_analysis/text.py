@@ -19,9 +19,9 @@ def escape(text: object) -> str:
 
 
 def one_line(text: object, most: int = 300) -> str:
-    """A text without line breaks and what else does not print, cut to ``most`` characters.
+    r"""A text without line breaks and what else does not print, cut to ``most`` characters.
 
-    >>> one_line("a\\n  b")
+    >>> one_line("a\n  b")
     'a b'
     """
     plain = "".join(char if char.isprintable() else " " for char in str(text))

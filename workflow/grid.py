@@ -13,16 +13,14 @@ import argparse
 import ast
 import csv
 import difflib
-import hashlib
 import io
 import itertools
 import json
 import os
-import re
 import subprocess
 import sys
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,6 +28,7 @@ from typing import Any
 ROOT = Path(os.path.relpath(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(ROOT.resolve()))  # this clone's library, whatever is installed
 
+from crate_analysis.names import digest, slug
 from crate_analysis.parsing import parse_yaml
 from crate_analysis.specs import ModelSpec, parse_spec, parse_specs
 from crate_analysis.text import one_line
@@ -38,7 +37,6 @@ NOTEBOOKS = ROOT / "notebooks"
 SET_BY_THE_GRID = ("models", "dataset", "seed", "output")
 """The parameters that a notebook must have to be run in a grid."""
 KEYS = ("models", "datasets", "seeds", "notebooks", "folder")
-LONGEST_NAME = 80
 
 
 @dataclass(frozen=True)
@@ -148,43 +146,43 @@ def _grid(path: Path, content: dict[str, Any]) -> Grid:
                 raise ValueError(f"{name}: {fixed} is set by the grid; take it out")
         declared = declared_parameters(notebook)
         _check_names({**own, **dict.fromkeys(SET_BY_THE_GRID)}, declared, f"{name}: parameter")
-        for parameter, value in own.items():
-            _check_kind(value, declared[parameter], f"{name}: parameter {parameter!r}")
         called = notebook.stem if stems[notebook.stem] == 1 else name.removesuffix(".ipynb")
         for group, dataset, seed in itertools.product(models, datasets, seeds):
             place = (slug(called), slug(_joined(group)), slug(dataset), f"seed-{seed}")
-            cells.append(
-                Cell(notebook, called, group, dataset, seed, own, folder.joinpath(*place))
-            )
+            cells.append(Cell(notebook, called, group, dataset, seed, own, folder.joinpath(*place)))
     return Grid(folder, tuple(cells))
 
 
 def check(grid: Grid) -> None:
-    """Load each model and find each data set, so that what is wrong is told before anything runs.
+    """Load each model, find each data set, and look at each parameter before anything runs.
 
-    Models on a hub are left to the runs, which fetch them.
+    Models on a hub are left to the runs, which fetch them. Raises ValueError on the first that
+    cannot be used, as each of its runs would.
     """
     from crate_analysis import load_dataset, load_model
     from crate_analysis.specs import HUB_PREFIX
+    from crate_analysis.study.parameters import check_value, literal_assignments
 
+    for cell in {cell.notebook: cell for cell in grid.cells}.values():
+        kinds = literal_assignments(parameters_source(cell.notebook))
+        for name, value in cell.own_parameters.items():
+            if kinds.get(name) is not None:
+                _try(f"{cell.name}", check_value, name, value, kinds[name])
     for spec in dict.fromkeys(str(spec) for cell in grid.cells for spec in cell.models):
         if not parse_spec(spec).what.startswith(HUB_PREFIX):
-            _tell(f"models: {spec!r}", load_model, spec)
+            _try(f"models: {spec!r} cannot be used", load_model, spec)
     for dataset in dict.fromkeys(cell.dataset for cell in grid.cells):
-        try:  # which split a notebook reads, it knows itself
-            load_dataset(dataset, "val")
+        try:  # a notebook may read this split only, or the one that is the default
+            load_dataset(dataset, "train")
         except (OSError, ValueError):
-            try:
-                load_dataset(dataset, "train")
-            except (OSError, ValueError):
-                _tell(f"datasets: {dataset!r}", load_dataset, dataset)
+            _try(f"datasets: {dataset!r} cannot be used", load_dataset, dataset)
 
 
-def _tell(what: str, call: Any, argument: str) -> None:
+def _try(what: str, call: Callable[..., Any], *arguments: Any) -> None:
     try:
-        call(argument)
+        call(*arguments)
     except Exception as error:  # whatever it is, it would end each of the runs
-        raise ValueError(f"{what} cannot be used: {one_line(error, 500)}") from None
+        raise ValueError(f"{what}: {one_line(error, 500)}") from None
 
 
 def find_notebook(name: str) -> Path:
@@ -197,28 +195,24 @@ def find_notebook(name: str) -> Path:
     return path
 
 
-def declared_parameters(notebook: Path) -> dict[str, Any]:
-    """What a notebook's cell tagged `parameters` sets, with the defaults that are plain values."""
+def declared_parameters(notebook: Path) -> list[str]:
+    """The names that a notebook's cell tagged `parameters` sets."""
+    try:
+        body = ast.parse(parameters_source(notebook)).body
+    except SyntaxError as error:
+        raise ValueError(f"{notebook}: its parameters are no Python: {error}") from None
+    nodes = (node for statement in body for node in ast.walk(statement))
+    return [
+        node.id for node in nodes if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store)
+    ]
+
+
+def parameters_source(notebook: Path) -> str:
+    """What stands in a notebook's cell tagged `parameters`."""
     for cell in _cells(notebook):
         if "parameters" in cell["metadata"].get("tags", []):
-            try:
-                body = ast.parse("".join(cell["source"])).body
-            except SyntaxError as error:
-                raise ValueError(f"{notebook}: its parameters are no Python: {error}") from None
-            declared: dict[str, Any] = {}
-            for statement in body:
-                for node in ast.walk(statement):
-                    if isinstance(node, ast.Name) and isinstance(node.ctx, ast.Store):
-                        declared[node.id] = _plain(getattr(statement, "value", None))
-            return declared
+            return "".join(cell["source"])
     raise ValueError(f"{notebook} has no cell tagged 'parameters'")
-
-
-def _plain(node: ast.expr | None) -> Any:
-    try:
-        return None if node is None else ast.literal_eval(node)
-    except ValueError:  # a computed default, which may be of any kind
-        return None
 
 
 def source_digest(notebook: Path) -> str:
@@ -243,23 +237,6 @@ def files_digest(paths: Iterable[Path]) -> str:
     return digest(
         part for file in sorted(files) for part in (os.fsencode(file.name), file.read_bytes())
     )
-
-
-def digest(parts: Iterable[bytes]) -> str:
-    """16 hexadecimal digits for some bytes."""
-    whole = hashlib.sha256()
-    for part in parts:
-        whole.update(hashlib.sha256(part).digest())
-    return whole.hexdigest()[:16]
-
-
-def slug(text: str) -> str:
-    """A file name for a text; texts that would share one are told apart by a digest."""
-    plain = re.sub(r"[^\w.+-]+", "-", text).strip("-.")
-    if plain == text and len(os.fsencode(plain)) <= LONGEST_NAME:
-        return plain
-    kept = os.fsencode(plain)[-LONGEST_NAME + 20 :].decode(errors="ignore").strip("-.")
-    return f"{kept}-{hashlib.sha256(text.encode()).hexdigest()[:8]}".lstrip("-")
 
 
 def gather(grid: Grid) -> None:
@@ -433,18 +410,10 @@ def _check_names(given: Mapping[str, Any], known: Iterable[str], what: str) -> N
     for name in given:
         if name not in known:
             near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]!r}? (there are {', '.join(known)})" if near else "none is"
-            raise ValueError(f"{what} {name!r} is unknown: {hint}")
-
-
-def _check_kind(value: Any, default: Any, what: str) -> None:
-    """Refuse what no parameter of this default takes; one whose default is None takes anything."""
-    kinds = (int, float) if isinstance(default, float) else type(default)
-    fits = isinstance(value, kinds) and isinstance(value, bool) == isinstance(default, bool)
-    if default is not None and value is not None and not fits:
-        raise ValueError(
-            f"{what} must be {type(default).__name__}, such as {default!r}, not {value!r}"
-        )
+            hint = f"did you mean {near[0]!r}? " if near else ""
+            raise ValueError(
+                f"{what} {name!r} is unknown: {hint}(there are {', '.join(known) or 'none'})"
+            )
 
 
 def main() -> None:

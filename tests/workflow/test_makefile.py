@@ -109,9 +109,9 @@ def test_what_stands_in_the_environment_changes_no_installation(clone, tmp_path)
     for name in ("where", "pip", "venv"):
         (evil / f"{name}.py").write_text("raise SystemExit('the wrong code')")
     names = (
-        "PYTHONPATH PYTHONUSERBASE PYTHONSTARTUP PIP_TARGET PIP_PREFIX PIP_CONSTRAINT VIRTUAL_ENV "
-        "CONDA_PREFIX VENV GRID BIN STAMP MADE ANEW ENV STATE"
-    ).split()
+        "PYTHONPATH", "PYTHONUSERBASE", "PYTHONSTARTUP", "PIP_TARGET", "PIP_PREFIX", "VENV", "GRID",
+        "PIP_CONSTRAINT", "VIRTUAL_ENV", "CONDA_PREFIX", "BIN", "STAMP", "MADE", "ANEW", "STATE",
+    )  # fmt: skip
     flags = {
         "PYTHONWARNINGS": "error", "PYTHONHOME": "/nowhere", "PYTHONNOUSERSITE": "", "PYTHON": "no",
         "PIP_USER": "1", "PIP_NO_DEPS": "1", "PIP_DRY_RUN": "1", "PIP_REQUIRE_HASHES": "1",
