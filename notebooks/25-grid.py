@@ -197,7 +197,7 @@ def linked(run):
 runs = cells.reindex(columns=["notebook", "models", "dataset", "seed", "seconds", "memory_mb"])
 for column in ("notebook", "models", "dataset"):
     runs[column] = runs[column].map(escape)
-runs["state"] = [linked(run) for run in cells.fillna("").itertuples()]
+runs["state"] = [linked(run) for run in cells.astype(object).fillna("").itertuples()]
 runs = runs.rename(columns={"memory_mb": "memory (MB)"}).set_index("notebook")
 table(runs, {"seconds": "{:.0f}", "memory (MB)": "{:.0f}"}, missing="–")
 

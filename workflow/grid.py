@@ -294,14 +294,21 @@ def last_line(log: Path) -> str:
     return one_line(next((line for line in reversed(lines) if line.strip()), ""))
 
 
+def snakemake(target: str, path: Path, *options: Any) -> int:
+    """Make a target of `Snakefile` for a grid file of any name; the exit status."""
+    config = Path(".snakemake", "grids", f"{slug(str(path))}.json")  # `--config` would parse a name
+    config.parent.mkdir(parents=True, exist_ok=True)
+    config.write_text(json.dumps({"grid": str(path)}), encoding="utf-8")
+    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
+    return subprocess.run([*command, *options, "--configfile", config, "--", target]).returncode
+
+
 def make(path: Path, cores: str) -> None:
     """Make all runs of a grid, and a page of those that are done, even where others failed."""
     grid = read_grid(path)
     if not all(cell.run.exists() for cell in grid.cells):
         check(grid)
-    command = [sys.executable, "-m", "snakemake", "--cores", cores]
-    command += ["--config", f"grid={json.dumps(str(path))}", "--"]
-    failed = [subprocess.run([*command, target]).returncode for target in ("cells", "summary")]
+    failed = [snakemake(target, path, "--cores", cores) for target in ("cells", "summary")]
     missing = [cell for cell in grid.cells if not cell.run.exists()]
     done = len(grid.cells) - len(missing)
     for cell in missing:

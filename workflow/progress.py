@@ -31,7 +31,10 @@ class Job:
 
 
 class Progress(logging.Handler):
-    """Follows Snakemake's own log, of which our profile shows nothing but errors in its rules."""
+    """Follows Snakemake's own log, and shows of it only what goes wrong in the workflow itself.
+
+    The whole of it stands in a file in `.snakemake/log`.
+    """
 
     def __init__(self, book: Path) -> None:
         super().__init__()
@@ -46,6 +49,9 @@ class Progress(logging.Handler):
 
     def begin(self) -> None:
         """Listen, and speak now and then."""
+        for handler in logger.handlers:
+            if not isinstance(handler, logging.FileHandler):
+                handler.addFilter(_is_of_the_workflow)
         logger.addHandler(self)
         threading.Thread(target=self._break_silence, daemon=True).start()
 
@@ -80,8 +86,7 @@ class Progress(logging.Handler):
 
     def _broke(self, number: int) -> None:
         job = self.failed[number] = self.running.pop(number)
-        print(*_lines(job.log)[-TAIL:], sep="\n", file=sys.stderr)
-        self._say(f"{job.name}: failed after {time.monotonic() - job.begun:.0f} s")
+        self._say(f"{job.name}: failed after {time.monotonic() - job.begun:.0f} s: {_reason(job)}")
 
     def _say(self, what: str) -> None:
         self.spoke = time.monotonic()
@@ -98,19 +103,35 @@ class Progress(logging.Handler):
     def end(self) -> None:
         """Say what failed, why, in which log, and what became of the book."""
         self.ended.set()
-        if self.failed:
-            print(f"{len(self.failed)} of {self.total} failed:", file=sys.stderr)
         for job in self.failed.values():
-            why = one_line(next(reversed(_lines(job.log)), "it said nothing"))
-            print(f"  {job.name}: {why} (log: {job.log})", file=sys.stderr)
+            print(f"--- {job.log}", *_lines(job.log)[-TAIL:], sep="\n", file=sys.stderr)
+        if self.failed:
+            print(f"--- {len(self.failed)} of {self.total} failed:", file=sys.stderr)
+        for job in self.failed.values():
+            print(f"{job.name}: {_reason(job)} (log: {job.log})", file=sys.stderr)
         if self.failed and self.makes_book:
             said = "The book is as it was" if self.book.exists() else "There is no book yet"
             print(f"{said}: {self.book}", file=sys.stderr)
 
 
+def _is_of_the_workflow(record: logging.LogRecord) -> bool:
+    """Whether a message tells what went wrong, and not in a job, of which we tell ourselves."""
+    ours = ("RuleException", "Exiting because", "WorkflowError:\nAt least one job")
+    return (
+        record.levelno >= logging.WARNING
+        and record.__dict__.get("event") != LogEvent.JOB_ERROR
+        and not record.getMessage().startswith(ours)
+    )
+
+
 def _name(said: dict[str, Any]) -> str:
     """What people know a job by: the chapter, the folder of a run, or the rule."""
     return next(iter(said["wildcards"].values()), said["rule_name"].replace("_", " "))
+
+
+def _reason(job: Job) -> str:
+    """The last that a job said."""
+    return one_line(next(reversed(_lines(job.log)), "it said nothing"))
 
 
 def _lines(log: Path | None) -> list[str]:
