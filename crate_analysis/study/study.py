@@ -466,15 +466,15 @@ def _show_with_picker(
     defaults = {
         name: argument.default for name, argument in inspect.signature(function).parameters.items()
     }
-    controls = {
-        name: ipywidgets.SelectionSlider(
-            options=list(options.items() if isinstance(options, Mapping) else options),
-            value=defaults[name],
+    controls = {}
+    for name, choices in pick.items():
+        options = choices if isinstance(choices, Mapping) else {str(one): one for one in choices}
+        controls[name] = ipywidgets.SelectionSlider(
+            options=list(options.items()),
+            index=list(options.values()).index(defaults[name]),  # a value may be None
             description=name.replace("_", " "),
             continuous_update=False,
         )
-        for name, options in pick.items()
-    }
     display(ipywidgets.HBox(list(controls.values())))
     shown = display(bundle, raw=True, display_id=True)
 
