@@ -24,6 +24,7 @@ from tqdm import tqdm
 
 from crate_analysis.datasets.given import SampleList, as_samples
 from crate_analysis.datasets.sample import Sample, SampleDataset, Samples, UnreadableSampleError
+from crate_analysis.distributed import end_with_parent
 
 
 class LeftOutWarning(UserWarning):
@@ -119,6 +120,7 @@ def attempts(
         num_workers=workers,
         prefetch_factor=max(2, -(-ahead // workers)),
         multiprocessing_context=_context(),
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # the seed that it draws is not of the caller's numbers
     )
     for packed in loader:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,8 +23,10 @@ from tqdm import tqdm
 from crate_analysis.datasets import Sample, SampleDataset, Samples, as_samples
 from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
-from crate_analysis.fingerprints import describe, digest, of_code
-from crate_analysis.models import UnrolledModel
+from crate_analysis.distributed import end_with_parent
+from crate_analysis.fingerprints import describe, of_code
+from crate_analysis.models import Edit, UnrolledModel
+from crate_analysis.names import digest, slug
 from crate_analysis.probes.features import patch_keys
 from crate_analysis.segmentation.average_precision import check_one_layer
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, patch_grid
@@ -38,7 +39,7 @@ from crate_analysis.walk import (
     device_of,
     layer_states,
 )
-from crate_analysis.writing import write_text
+from crate_analysis.writing import DamagedFileError, seal, unseal, write_text
 
 Refine = Callable[[Tensor, Tensor], Tensor]
 """From masks (k,H,W) bool and their picture (3,H,W) uint8 to masks (k,H,W) bool."""
@@ -48,7 +49,7 @@ READING = Reading(batch_size=8)
 
 def detect_objects(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     folder: str | Path,
     layers: Sequence[int] = (-1,),
     n_masks: int = 3,
@@ -84,10 +85,11 @@ def detect_objects(
     run lengths).
 
     Raises what `maskcut` raises, ValueError for a layer that does not exist and for a data set
-    without images that can be read, and RuntimeError where another run is writing the same file.
+    without images that can be read, RuntimeError where another run is writing the same file, and
+    DamagedFileError for lines that are not as they were written.
     """
     cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
-    dataset = _dataset(dataset, model)
+    dataset = as_samples(dataset, image_size=model.config.image_size)
     settings = {
         **describe(model, dataset),
         "layers": cuts.layers,
@@ -97,41 +99,33 @@ def detect_objects(
         "code": of_code(Path(__file__).with_name("maskcut.py")),
     }
     count = reading.count(dataset)
-    with _open_results(Path(folder), settings) as (file, done):
+    header = seal(settings)
+    with _open_results(Path(folder), model.name, header) as (file, done):
         records = _records(model, dataset, range(done, count), cuts, reading)
         bar = tqdm(
             records, model.name, count, initial=done, unit="image", disable=not reading.progress
         )
-        for record in bar:
-            file.write(json.dumps(record).encode() + b"\n")
+        for place, record in enumerate(bar, done):
+            file.write(_line(record, header, place))
             file.flush()
     return read_results(file.name, count)
 
 
 def find_objects(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     layers: Sequence[int] = (-1,),
     n_masks: int = 3,
     tau: float = 0.15,
     refine: Refine | None = None,
     reading: Reading = READING,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> pd.DataFrame:
     """`detect_objects` without a file: for a few images, for an edited network (see `walk`)."""
     cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
-    dataset = _dataset(dataset, model)
+    dataset = as_samples(dataset, image_size=model.config.image_size)
     images = range(reading.count(dataset))
     return _frame(list(_records(model, dataset, images, cuts, reading, edits)))
-
-
-def _dataset(dataset: SampleDataset | str, model: UnrolledModel) -> SampleDataset:
-    found = as_samples(dataset, image_size=model.config.image_size)
-    if not isinstance(found, SampleDataset):
-        raise TypeError(
-            "objects are found in a data set, whose files can be read again, not a list"
-        )
-    return found
 
 
 def baseline_objects(
@@ -154,7 +148,7 @@ def baseline_objects(
         delayed(_baselines)(index, sample, patch_size, n_masks, tau)
         for [index], [sample] in replace(reading, batch_size=1).batches(as_samples(dataset))
     )
-    found = Parallel(max(1, reading.workers))(jobs)
+    found = Parallel(max(1, reading.workers), initializer=end_with_parent)(jobs)
     return pd.DataFrame([row for rows in found for row in rows], columns=["model", *COLUMNS])
 
 
@@ -180,10 +174,10 @@ def _baselines(
 def read_results(path: str | Path, limit: int | None = None) -> pd.DataFrame:
     """The frame of `detect_objects` from its file, of the first `limit` images (default: all).
 
-    A `LeftOutWarning` lists images that were left out.
+    A `LeftOutWarning` lists images that were left out. Raises DamagedFileError for a line that is
+    not as it was written, or that is another file's.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()[1:][:limit]
-    return _frame([json.loads(line) for line in lines])
+    return _frame(_read_lines(Path(path), Path(path).read_bytes())[:limit])
 
 
 def _frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -198,7 +192,7 @@ def _frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"image": int, "layer": int, "score": float})
 
 
-def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str | Path) -> None:
+def write_coco_results(objects: pd.DataFrame, dataset: Samples, path: str | Path) -> None:
     """Write objects as a COCO result file, which the official tool reads: one layer's at a time.
 
     Masks and boxes are taken to each picture's own size, and pictures are called by COCO's ids.
@@ -206,6 +200,7 @@ def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str 
     """
     check_one_layer(objects)
     rle = run_lengths()
+    dataset = as_samples(dataset)
     content = []
     for index in objects.image.unique().tolist():
         found = objects[objects.image == index]
@@ -227,14 +222,12 @@ def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str 
 
 
 @contextmanager
-def _open_results(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[BinaryIO, int]]:
-    """The file of these settings, no other run's meanwhile, and how many pictures it holds.
+def _open_results(folder: Path, model: str, header: str) -> Iterator[tuple[BinaryIO, int]]:
+    """The file of what `header` asks for, no other run's meanwhile, and how many images it holds.
 
-    Half a last line is cut off.
+    A last line that is not complete is cut off.
     """
-    header = json.dumps(settings).encode()
-    stem = re.sub(r"[^\w.-]+", "-", settings["model"])  # a model may be called by its path
-    path = folder / f"{stem}-{digest([header])}.jsonl"
+    path = folder / f"{slug(model)}-{digest([header.encode()])}.jsonl"  # model may be a path
     folder.mkdir(parents=True, exist_ok=True)
     try:
         alone = FileLock(f"{path}.lock").acquire(blocking=False)
@@ -245,11 +238,35 @@ def _open_results(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[Bina
     with alone, path.open("a+b") as file:
         file.seek(0)
         text = file.read()
-        lines = text.count(b"\n")
-        file.truncate(text.rfind(b"\n") + 1)
-        if not lines:
-            file.write(header + b"\n")
-        yield file, max(0, lines - 1)
+        complete = text.rfind(b"\n") + 1
+        done = _read_lines(path, text[:complete], header) if complete else []
+        file.truncate(complete)
+        if not complete:
+            file.write(header.encode() + b"\n")
+        yield file, len(done)
+
+
+def _line(record: dict[str, Any], header: str, place: int) -> bytes:
+    """A line of the result file: it says of itself of which request and image it is."""
+    return seal(record, f"{header} {place}").encode() + b"\n"
+
+
+def _read_lines(path: Path, text: bytes, header: str | None = None) -> list[dict[str, Any]]:
+    """What the lines of a result file say, each checked; `header` is what the first must be."""
+    first, *lines = text.decode(errors="replace").split("\n")[:-1] or [""]
+    records = []
+    for number, line in enumerate([first, *lines], 1):
+        try:
+            if number == 1:
+                if header not in (None, first):
+                    raise ValueError("it is another request's")
+                unseal(first)
+            else:
+                records.append(unseal(line, f"{first} {number - 2}"))
+        except ValueError:
+            remedy = f"delete the file, or its lines from {number} on, and run again"
+            raise DamagedFileError(path, f"line {number}", remedy) from None
+    return records
 
 
 class _Job(NamedTuple):
@@ -279,7 +296,7 @@ def _records(
     images: range,
     cuts: _Cuts,
     reading: Reading,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> Iterator[dict[str, Any]]:
     """The lines of the result file, one an image, in order."""
     jobs = (
@@ -288,18 +305,17 @@ def _records(
         else delayed(_cut_image)(image, cuts)
         for image in _features(model, dataset, images, cuts.layers, reading, edits)
     )
-    on_cpu = device_of(model).type == "cpu"
-    return Parallel(max(1, reading.workers) if on_cpu else 1, return_as="generator")(jobs)
+    n_jobs = max(1, reading.workers) if device_of(model).type == "cpu" else 1
+    return Parallel(n_jobs, return_as="generator", initializer=end_with_parent)(jobs)
 
 
-@torch.inference_mode()
 def _features(
     model: UnrolledModel,
     dataset: SampleDataset,
     images: range,
     layers: list[int],
     reading: Reading,
-    edits: Sequence[Any],
+    edits: Sequence[Edit],
 ) -> Iterator[_Job | _LeftOut]:
     """Each image's pixels, features by layer and patch grid, or why it has none."""
     tries = attempts(dataset, images, reading.workers, reading.batch_size)
@@ -308,8 +324,7 @@ def _features(
         read = {index: one for index, one in found.items() if isinstance(one, Sample)}
         features: dict[int, Tensor] = {}
         if read:
-            grid, states = layer_states(model, list(read.values()), layers, edits)
-            features = {state.index: patch_keys(state) for state in states}
+            grid, features = _read(model, list(read.values()), layers, edits)
         rows = {index: row for row, index in enumerate(read)}
         for index, one in found.items():
             if isinstance(one, Sample):
@@ -317,6 +332,14 @@ def _features(
                 yield _Job(index, one.image, own, grid)
             else:
                 yield _LeftOut(index, str(one))
+
+
+@torch.inference_mode()
+def _read(
+    model: UnrolledModel, samples: list[Sample], layers: list[int], edits: Sequence[Any]
+) -> tuple[tuple[int, int], dict[int, Tensor]]:
+    grid, states = layer_states(model, samples, layers, edits)
+    return grid, {state.index: patch_keys(state) for state in states}
 
 
 def _cut_image(job: _Job, cuts: _Cuts) -> dict[str, Any]:

@@ -1,6 +1,8 @@
+import subprocess
 import sys
 import warnings
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -211,3 +213,29 @@ def test_workers_are_passed_on(measure, pictures, monkeypatch):
     model = build_model("crate_micro_patch6_72.creatures", dim=16, depth=1, heads=2).eval()
     measure(model, pictures, Reading(workers=3))
     assert set(asked) == {3}
+
+
+READ_ON = """
+from crate_analysis.datasets import batches, load_dataset
+
+if __name__ == "__main__":
+    for indices, _ in batches(load_dataset("creatures", limit=10**6), 1, workers=2):
+        print(indices, flush=True)
+"""
+
+
+def test_of_a_killed_run_no_process_is_left(tmp_path):
+    """Those that read belong to the server that they are forked from, and it to them."""
+    script = tmp_path / "read_on.py"
+    script.write_text(READ_ON)
+    run = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None and run.stdout.readline() == "[0]\n"
+    others = psutil.Process(run.pid).children(recursive=True)
+    assert len([one for one in others if "forkserver" in " ".join(one.cmdline())]) == 3
+    run.kill()
+    run.wait()
+    run.stdout.close()
+    _, left = psutil.wait_procs(others, timeout=30)
+    for one in left:
+        one.kill()
+    assert not left
