@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from crate_analysis.datasets import Samples, as_samples
@@ -291,6 +290,8 @@ def _mean_masks(
 
 
 def _centres(masks: Float[Tensor, "k n"], count: int, seed: int) -> Float[Tensor, "c n"]:
+    from sklearn.cluster import KMeans
+
     if len(masks) < count:
         raise ValueError(
             f"{len(masks)} objects of the training images make no {count} mean masks, one a head; "

@@ -39,7 +39,8 @@ def lab(folder):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [sys.executable, "-m", "jupyterlab", f"--config={ROOT / 'workflow/jupyter_config.py'}"]
+    config = ROOT / "workflow/jupyter_config.py"
+    command = [sys.executable, "-m", "jupyterlab", f"--config={config}"]
     command += [f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1", "--allow-root"]
     command += [f"--ServerApp.port={port}", "--no-browser", "--IdentityProvider.token=read"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
