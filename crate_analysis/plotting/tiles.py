@@ -57,8 +57,8 @@ def sheet(
     tiles: Sequence[Sequence[Picture]],
     columns: Sequence[str] = (),
     rows: Sequence[str] = (),
-    groups: Mapping[str, int] | None = None,
     ax: Axes | None = None,
+    groups: Mapping[str, int] | None = None,
 ) -> Axes:
     """A sheet of equally large images (H, W, 3), with names of its columns and rows.
 

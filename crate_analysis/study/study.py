@@ -29,6 +29,7 @@ from crate_analysis.models.registry import from_config
 from crate_analysis.plotting import Colour, model_colours
 from crate_analysis.probes import papers_layer
 from crate_analysis.provenance import provenance
+from crate_analysis.segmentation.rivals import FROM_TRAINING, RIVALS
 from crate_analysis.study.findings import (
     Finding,
     Subject,
@@ -77,9 +78,12 @@ class Network:
     study: Study
 
     @property
-    def train_images(self) -> SampleDataset:
-        """As many images of the training split."""
-        return self.study.load_images(self.model, "train")
+    def train_images(self) -> SampleDataset | None:
+        """As many images of the training split, None where the data have no such split."""
+        try:
+            return self.study.load_images(self.model, "train")
+        except FileNotFoundError:
+            return None
 
     @property
     def colour(self) -> Colour:
@@ -223,6 +227,13 @@ class Study:
         """How images are read: by `workers` processes, with a bar where a person looks on."""
         return Reading(workers=self.workers, progress=is_live())
 
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Those of `RIVALS` that can be had: without training images, those that need none."""
+        if self.networks[0].train_images is None:
+            return tuple(name for name in RIVALS if name not in FROM_TRAINING)
+        return RIVALS
+
     def starts(self, count: int) -> range:
         """Where each group of `count` images begins, for a picker."""
         return range(0, len(self.networks[0].images), count)
@@ -247,13 +258,21 @@ class Study:
         return self._truth[truth]
 
     def each(
-        self, measure: Callable[[Network], pd.DataFrame], untrained: bool = False
+        self,
+        measure: Callable[[Network], pd.DataFrame],
+        untrained: bool = False,
+        needs: Iterable[Truth] | Truth = (),
     ) -> pd.DataFrame:
         """What `measure` finds for each network, in one frame, beginning with model and weights.
 
         `untrained` measures their twins too, whose `weights` are `untrained`. Where the images
-        lack the truth that is asked for, the frame is empty and a line says so.
+        lack the truth that it `needs`, nothing is measured, a line says so, and the frame is empty
+        and without columns.
         """
+        missing = self._missing(needs)
+        if missing:
+            _say(f"Nothing is measured: {missing}.")
+            return pd.DataFrame()
         frames, absent = [], {}
         for network in (*self.networks, *(self.untrained if untrained else ())):
             try:
@@ -284,13 +303,14 @@ class Study:
 
         def show(function: Callable[[], Iterable[Finding]]) -> pd.DataFrame:
             missing = self._missing(needs)
-            frame = results_frame(() if missing else function())
+            findings = [] if missing else list(function())
+            frame = results_frame(findings)
             write_text(self._file("-results.csv"), frame.to_csv(index=False))
             if missing:
                 _say(f"Findings are left out: {missing}.")
                 return frame
             first, *rest = (headline, *sentences)
-            written = write_sentences([f"**{first}**", *rest], self._subjects(frame))
+            written = write_sentences([f"**{first}**", *rest], self._subjects(frame, findings))
             text = "\n\n".join([" ".join(written), markdown_table(frame)])
             display({"text/markdown": text, "text/plain": text}, raw=True)
             return frame
@@ -417,8 +437,8 @@ class Study:
             f"the images of `{self.dataset}` have no {' and no '.join(lacking)}" if lacking else ""
         )
 
-    def _subjects(self, frame: pd.DataFrame) -> Subjects:
-        quantities = list(dict.fromkeys(frame.quantity))
+    def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
+        quantities = list(dict.fromkeys(finding.quantity for finding in findings))
         of = {name: rows for name, rows in frame.groupby("model", sort=False)}
         networks = {
             network.label: {"layer": network.layer + 1, "depth": len(network.model.layers)}

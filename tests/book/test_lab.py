@@ -121,8 +121,7 @@ def test_a_picker_draws_the_figure_anew(page):
 
 def test_saving_leaves_no_trace_in_the_pair(page, folder):
     before = {side: (folder / f"{CHAPTER}.{side}").read_text() for side in ("ipynb", "py")}
-    collapsed = page.locator(".jp-InputArea .jp-Placeholder").first
-    collapsed.click()  # opened, which JupyterLab would note in the file
+    page.locator(".jp-CodeCell .jp-Placeholder:visible").first.click()  # JupyterLab would note it
     page.keyboard.press("Control+s")
     file = folder / f"{CHAPTER}.ipynb"
     end = time.monotonic() + 30
