@@ -97,7 +97,7 @@ def scores_with_rivals(
         raise ValueError(f"draws={draws} must be at least 1")
     trained = [name for name in rivals if name in FROM_TRAINING]
     if trained and train is None:
-        raise ValueError(f"{trained[0]!r} is made from training images: give train, or leave it out")
+        raise ValueError(f"{trained[0]!r} is made from training images: give train, or none of it")
     size = check_model(model).config.image_size
     samples = as_samples(data, image_size=size)
     own = _own(model, samples, scoring, layers, reading, edits)
