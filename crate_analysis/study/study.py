@@ -434,7 +434,7 @@ class Study:
         names = {"masks": "masks", "parts": "masks of parts", "labels": "labels"}
         lacking = [names[truth] for truth in wanted if not self.has(truth)]
         return (
-            f"the images of `{self.dataset}` have no {' and no '.join(lacking)}" if lacking else ""
+            f"`{self.dataset}` has no {' and no '.join(lacking)}" if lacking else ""
         )
 
     def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
