@@ -29,6 +29,7 @@ from crate_analysis.models.registry import from_config
 from crate_analysis.plotting import Colour, model_colours
 from crate_analysis.probes import papers_layer
 from crate_analysis.provenance import provenance
+from crate_analysis.segmentation.rivals import FROM_TRAINING, RIVALS
 from crate_analysis.study.findings import (
     Finding,
     Subject,
@@ -80,9 +81,12 @@ class Network:
     study: Study
 
     @property
-    def train_images(self) -> SampleDataset:
-        """As many images of the training split."""
-        return self.study.load_images(self.model, "train")
+    def train_images(self) -> SampleDataset | None:
+        """As many images of the training split, None where the data have no such split."""
+        try:
+            return self.study.load_images(self.model, "train")
+        except FileNotFoundError:
+            return None
 
     def snapshots(self) -> Iterator[tuple[int, UnrolledModel]]:
         """Pairs of training step and model, in order, where snapshots were kept; else none.
@@ -236,6 +240,13 @@ class Study:
         """How images are read: by `workers` processes, with a bar where a person looks on."""
         return Reading(workers=self.workers, progress=is_live())
 
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Those of `RIVALS` that can be had: without training images, those that need none."""
+        if self.networks[0].train_images is None:
+            return tuple(name for name in RIVALS if name not in FROM_TRAINING)
+        return RIVALS
+
     def starts(self, count: int) -> range:
         """Where each group of `count` images begins, for a picker."""
         return range(0, len(self.networks[0].images), count)
@@ -255,24 +266,28 @@ class Study:
     def has(self, truth: Truth) -> bool:
         """Whether some of the images come with this truth, or whether there is a split `train`."""
         if truth not in self._truth and truth == "train":
-            try:
-                self._truth[truth] = len(self.networks[0].train_images) > 0
-            except FileNotFoundError:
-                self._truth[truth] = False
+            self._truth[truth] = self.networks[0].train_images is not None
         elif truth not in self._truth:
             samples = (found for _, (found,) in batches(self.networks[0].images, 1))
             self._truth[truth] = any(map(TRUTHS[truth], samples))
         return self._truth[truth]
 
     def each(
-        self, measure: Callable[[Network], pd.DataFrame | None], untrained: bool = False
+        self,
+        measure: Callable[[Network], pd.DataFrame | None],
+        untrained: bool = False,
+        needs: Needs = (),
     ) -> pd.DataFrame:
         """What `measure` finds for each network, in one frame, beginning with model and weights.
 
         `untrained` measures their twins too, whose `weights` are `untrained`. Networks for which
-        `measure` returns None are passed over. Where the images
-        lack the truth that is asked for, the frame is empty and a line says so.
+        `measure` returns None are passed over. Where the images lack the truth that it `needs`,
+        nothing is measured, a line says so, and the frame is empty and without columns.
         """
+        missing = self._missing(needs)
+        if missing:
+            _say(f"Nothing is measured: {missing}.")
+            return pd.DataFrame()
         frames, absent = [], {}
         for network in (*self.networks, *(self.untrained if untrained else ())):
             try:
@@ -307,13 +322,14 @@ class Study:
 
         def show(function: Callable[[], Iterable[Finding]]) -> pd.DataFrame:
             missing = self._missing(needs)
-            frame = results_frame(() if missing else function())
+            findings = [] if missing else list(function())
+            frame = results_frame(findings)
             write_text(self._file("-results.csv"), frame.to_csv(index=False))
             if missing:
                 _say(f"Findings are left out: {missing}.")
                 return frame
             first, *rest = (headline, *sentences)
-            written = write_sentences([f"**{first}**", *rest], self._subjects(frame))
+            written = write_sentences([f"**{first}**", *rest], self._subjects(frame, findings))
             text = "\n\n".join([" ".join(written), markdown_table(frame)])
             display({"text/markdown": text, "text/plain": text}, raw=True)
             return frame
@@ -443,12 +459,10 @@ class Study:
             "train": "split `train`",
         }
         lacking = [names[truth] for truth in wanted if not self.has(truth)]
-        return (
-            f"the images of `{self.dataset}` have no {' and no '.join(lacking)}" if lacking else ""
-        )
+        return f"`{self.dataset}` has no {' and no '.join(lacking)}" if lacking else ""
 
-    def _subjects(self, frame: pd.DataFrame) -> Subjects:
-        quantities = list(dict.fromkeys(frame.quantity))
+    def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
+        quantities = list(dict.fromkeys(finding.quantity for finding in findings))
         of = {name: rows for name, rows in frame.groupby("model", sort=False)}
         networks = {
             network.label: {"layer": network.layer + 1, "depth": len(network.model.layers)}
@@ -496,15 +510,15 @@ def _show_with_picker(
     defaults = {
         name: argument.default for name, argument in inspect.signature(function).parameters.items()
     }
-    controls = {
-        name: ipywidgets.SelectionSlider(
-            options=list(options.items() if isinstance(options, Mapping) else options),
-            value=defaults[name],
+    controls = {}
+    for name, choices in pick.items():
+        options = choices if isinstance(choices, Mapping) else {str(one): one for one in choices}
+        controls[name] = ipywidgets.SelectionSlider(
+            options=list(options.items()),
+            index=list(options.values()).index(defaults[name]),  # a value may be None
             description=name.replace("_", " "),
             continuous_update=False,
         )
-        for name, options in pick.items()
-    }
     display(ipywidgets.HBox(list(controls.values())))
     shown = display(bundle, raw=True, display_id=True)
 
