@@ -1,0 +1,364 @@
+/* The networks of this library in plain JavaScript, written from their formulas.
+
+   CRATE (Yu et al. 2023, arXiv 2306.01129; 2024, arXiv 2308.16271) with either attention (mssa, mhsa)
+   and any second half (ista, ista_soft, mlp), and the ViT (Dosovitskiy et al. 2021). Weights are read
+   from the .safetensors files as the library ships them.
+
+   Matrices are Float32Arrays, row by row: t tokens ([CLS] first), d embedding, h heads of p dimensions,
+   a layer's attention is (h, t, t). All of it is one function without outside names, so that a worker can
+   be made of its text. */
+
+function crateEngine() {
+  "use strict";
+
+  // --- the safetensors file -------------------------------------------------------------------
+
+  /** {config, tensors} of a file: an eight-byte length, a JSON header, then the numbers. */
+  function readSafetensors(buffer) {
+    const length = Number(new DataView(buffer).getBigUint64(0, true));
+    const header = JSON.parse(new TextDecoder().decode(new Uint8Array(buffer, 8, length)));
+    const tensors = {};
+    for (const [name, { dtype, shape, data_offsets: ends }] of Object.entries(header)) {
+      if (name === "__metadata__") continue;
+      const bytes = buffer.slice(8 + length + ends[0], 8 + length + ends[1]);
+      tensors[name] = { shape, data: toFloat32(dtype, bytes) };
+    }
+    return { config: JSON.parse(header.__metadata__.config), tensors };
+  }
+
+  function toFloat32(dtype, bytes) {
+    if (dtype === "F32") return new Float32Array(bytes);
+    const short = new Uint16Array(bytes);
+    if (dtype === "BF16") return new Float32Array(Uint32Array.from(short, (bits) => bits << 16).buffer);
+    if (dtype !== "F16") throw new Error(`weights are ${dtype}; F32, F16 and BF16 can be read`);
+    return Float32Array.from(short, (bits) => {
+      const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+      return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24);
+    });
+  }
+
+  /** A network ready to run: its config and its weights by their role, the same for all families. */
+  function load(buffer) {
+    const { config, tensors } = readSafetensors(buffer);
+    const at = (name) => {
+      if (!tensors[name]) throw new Error(`the weights lack ${name}`);
+      return tensors[name].data;
+    };
+    const optional = (name) => tensors[name]?.data;
+    const norm = (name, eps) => ({ weight: at(`${name}.weight`), bias: at(`${name}.bias`), eps });
+    const linear = (name) => ({ weight: at(`${name}.weight`), bias: optional(`${name}.bias`) });
+    const thirds = (name, count) =>
+      [0, 1, 2].map((third) => {
+        const part = (x, size) => x?.subarray(third * size, (third + 1) * size);
+        const { weight, bias } = linear(name);
+        return count === 1 ? { weight } : { weight: part(weight, d * d), bias: part(bias, d) };
+      });
+    const d = config.dim;
+    const side = config.image_size / config.patch_size;
+    const shape = { layers: config.depth, heads: config.heads, rows: side, columns: side, tokens: side * side + 1 };
+    const depth = [...Array(config.depth).keys()];
+    if (config.family === "crate") {
+      const projector = config.projector_dim && config.num_classes ? linear("head") : null;
+      return {
+        config, shape,
+        embedding: {
+          order: "channels last",
+          before: norm("to_patch_embedding.1", 1e-5), linear: linear("to_patch_embedding.2"),
+          after: norm("to_patch_embedding.3", 1e-5), cls: at("cls_token"), positions: at("pos_embedding"),
+        },
+        layers: depth.map((l) => {
+          const [first, second] = [`transformer.layers.${l}.0`, `transformer.layers.${l}.1`];
+          const [q, k, v] = thirds(`${first}.fn.qkv`, config.attention === "mssa" ? 1 : 3);
+          const mlp = config.nonlinearity === "mlp";
+          return {
+            norm: norm(`${first}.norm`, 1e-5), q, k, v,
+            out: config.heads === 1 ? null : linear(`${first}.fn.to_out.0`),
+            normHalf: norm(`${second}.norm`, 1e-5),
+            mlp: mlp ? { fc1: linear(`${second}.fn.fc1`), fc2: linear(`${second}.fn.fc2`) } : null,
+            ista: mlp ? null : {
+              D: at(`${second}.fn.weight`), DT: transpose(at(`${second}.fn.weight`), d, d),
+              eta: config.step_size, lambda: config.sparsity, soft: config.nonlinearity === "ista_soft",
+            },
+          };
+        }),
+        classifier: {
+          norm: norm("mlp_head.0", 1e-5),
+          linears: [config.num_classes || config.projector_dim ? linear("mlp_head.1") : null, projector].filter(Boolean),
+        },
+      };
+    }
+    if (config.family !== "vit") throw new Error(`there is no forward pass for family ${config.family}`);
+    return {
+      config, shape,
+      embedding: {
+        order: "channels first", linear: linear("patch_embed.proj"),
+        cls: at("cls_token"), positions: at("pos_embed"),
+      },
+      layers: depth.map((l) => {
+        const [q, k, v] = thirds(`blocks.${l}.attn.qkv`, 3);
+        return {
+          norm: norm(`blocks.${l}.norm1`, 1e-6), q, k, v, out: linear(`blocks.${l}.attn.proj`),
+          normHalf: norm(`blocks.${l}.norm2`, 1e-6),
+          mlp: { fc1: linear(`blocks.${l}.mlp.fc1`), fc2: linear(`blocks.${l}.mlp.fc2`) }, ista: null,
+        };
+      }),
+      classifier: { norm: norm("norm", 1e-6), linears: config.num_classes ? [linear("head")] : [] },
+    };
+  }
+
+  // --- matrices -------------------------------------------------------------------------------
+
+  /** A B^T + bias for A (m, k) and B (n, k): two rows by four columns at a time.
+
+      At the edges the last row or column is computed again in place of ones that are not there. */
+  function product(a, b, m, n, k, bias) {
+    const out = new Float32Array(m * n);
+    for (let i = 0; i < m; i += 2) {
+      const i1 = Math.min(i + 1, m - 1);
+      for (let j = 0; j < n; j += 4) {
+        const j1 = Math.min(j + 1, n - 1), j2 = Math.min(j + 2, n - 1), j3 = Math.min(j + 3, n - 1);
+        let p = i * k, q = i1 * k, r = j * k, s = j1 * k, t = j2 * k, u = j3 * k;
+        let s00 = 0, s01 = 0, s02 = 0, s03 = 0, s10 = 0, s11 = 0, s12 = 0, s13 = 0;
+        if (bias) {
+          s00 = s10 = bias[j]; s01 = s11 = bias[j1]; s02 = s12 = bias[j2]; s03 = s13 = bias[j3];
+        }
+        for (const end = p + k; p < end;) {
+          const a0 = a[p++], a1 = a[q++], b0 = b[r++], b1 = b[s++], b2 = b[t++], b3 = b[u++];
+          s00 += a0 * b0; s01 += a0 * b1; s02 += a0 * b2; s03 += a0 * b3;
+          s10 += a1 * b0; s11 += a1 * b1; s12 += a1 * b2; s13 += a1 * b3;
+        }
+        out[i * n + j] = s00; out[i * n + j1] = s01; out[i * n + j2] = s02; out[i * n + j3] = s03;
+        out[i1 * n + j] = s10; out[i1 * n + j1] = s11; out[i1 * n + j2] = s12; out[i1 * n + j3] = s13;
+      }
+    }
+    return out;
+  }
+
+  function transpose(x, rows, columns) {
+    const out = new Float32Array(x.length);
+    for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) out[j * rows + i] = x[i * columns + j];
+    return out;
+  }
+
+  function apply({ weight, bias }, x, rows) {
+    const k = x.length / rows;
+    return product(x, weight, rows, weight.length / k, k, bias);
+  }
+
+  const add = (x, y) => x.map((value, i) => value + y[i]);
+
+  function layerNorm({ weight, bias, eps }, x) {
+    const d = weight.length, out = new Float32Array(x.length);
+    for (let row = 0; row < x.length; row += d) {
+      let mean = 0, variance = 0;
+      for (let i = 0; i < d; i++) mean += x[row + i] / d;
+      for (let i = 0; i < d; i++) variance += (x[row + i] - mean) ** 2 / d;
+      const scale = 1 / Math.sqrt(variance + eps);
+      for (let i = 0; i < d; i++) out[row + i] = (x[row + i] - mean) * scale * weight[i] + bias[i];
+    }
+    return out;
+  }
+
+  /** In place: each row of length n becomes softmax(scale * row). */
+  function softmaxRows(x, n, scale) {
+    for (let row = 0; row < x.length; row += n) {
+      let top = -Infinity, sum = 0;
+      for (let i = row; i < row + n; i++) if (x[i] > top) top = x[i];
+      for (let i = row; i < row + n; i++) sum += x[i] = Math.exp(scale * (x[i] - top));
+      for (let i = row; i < row + n; i++) x[i] /= sum;
+    }
+    return x;
+  }
+
+  /** x Phi(x); the error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26). */
+  function gelu(x) {
+    const z = Math.abs(x) * Math.SQRT1_2, t = 1 / (1 + 0.3275911 * z);
+    const tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+    const erf = 1 - tail * Math.exp(-z * z);
+    return 0.5 * x * (1 + (x < 0 ? -erf : erf));
+  }
+
+  /** Columns of one head, (t, d) -> (t, p); heads lie side by side. */
+  function headOf(x, head, heads, tokens) {
+    const d = x.length / tokens, p = d / heads, out = new Float32Array(tokens * p);
+    for (let i = 0; i < tokens; i++) out.set(x.subarray(i * d + head * p, i * d + (head + 1) * p), i * p);
+    return out;
+  }
+
+  // --- the forward pass -----------------------------------------------------------------------
+
+  /** Z^1 from RGB bytes, pixel by pixel: [CLS] and the embedded patches, with positions added. */
+  function embed({ config, shape, embedding }, pixels) {
+    const { patch_size: size, image_size: width, pixel_mean: mean, pixel_std: std } = config;
+    const n = shape.rows * shape.columns, length = 3 * size * size;
+    const patches = new Float32Array(n * length);
+    const last = embedding.order === "channels last";
+    for (let patch = 0; patch < n; patch++) {
+      const top = Math.floor(patch / shape.columns) * size, left = (patch % shape.columns) * size;
+      for (let y = 0; y < size; y++) for (let x = 0; x < size; x++) for (let c = 0; c < 3; c++) {
+        const place = last ? 3 * (y * size + x) + c : (c * size + y) * size + x;
+        const pixel = pixels[3 * ((top + y) * width + left + x) + c];
+        patches[patch * length + place] = (pixel / 255 - mean[c]) / std[c];
+      }
+    }
+    let embedded = apply(embedding.linear, embedding.before ? layerNorm(embedding.before, patches) : patches, n);
+    if (embedding.after) embedded = layerNorm(embedding.after, embedded);
+    const tokens = new Float32Array(embedding.positions);
+    embedding.cls.forEach((value, i) => (tokens[i] += value));
+    embedded.forEach((value, i) => (tokens[config.dim + i] += value));
+    return tokens;
+  }
+
+  /** What a layer's heads see and hand on: their projections, attention and outputs. */
+  function attend(layer, tokens, { heads, tokens: t }) {
+    const normed = layerNorm(layer.norm, tokens);
+    const keys = apply(layer.k, normed, t);
+    const queries = layer.q.weight === layer.k.weight ? keys : apply(layer.q, normed, t);
+    const values = layer.v.weight === layer.k.weight ? keys : apply(layer.v, normed, t);
+    const d = keys.length / t, p = d / heads;
+    const attention = new Float32Array(heads * t * t), outputs = new Float32Array(t * d);
+    for (let h = 0; h < heads; h++) {
+      const [q, k, v] = [queries, keys, values].map((x) => headOf(x, h, heads, t));
+      const rows = softmaxRows(product(q, k, t, t, p), t, p ** -0.5);
+      attention.set(rows, h * t * t);
+      const seen = product(rows, transpose(v, t, p), t, p, t);
+      for (let i = 0; i < t; i++) outputs.set(seen.subarray(i * p, (i + 1) * p), i * d + h * p);
+    }
+    return { tokens, projections: keys, attention, outputs };
+  }
+
+  /** Z^{l+1/2} and Z^{l+1}; a head that is off hands on zeros. */
+  function finish(layer, seen, off, { heads, tokens: t }) {
+    const d = seen.tokens.length / t, p = d / heads;
+    const outputs = off.some(Boolean)
+      ? seen.outputs.map((value, i) => (off[Math.floor((i % d) / p)] ? 0 : value))
+      : seen.outputs;
+    const half = add(seen.tokens, layer.out ? apply(layer.out, outputs, t) : outputs);
+    const z = layerNorm(layer.normHalf, half);
+    if (layer.mlp) return { ...seen, half, output: add(half, apply(layer.mlp.fc2, apply(layer.mlp.fc1, z, t).map(gelu), t)) };
+    // one step of ISTA from a = z, then the threshold: ReLU, or from both sides
+    const { D, DT, eta, lambda, soft } = layer.ista;
+    const rest = product(z, D, t, d, d).map((value, i) => z[i] - value);
+    const output = product(rest, DT, t, d, d).map((value, i) => {
+      const a = z[i] + eta * value;
+      return a > eta * lambda ? a - eta * lambda : soft && a < -eta * lambda ? a + eta * lambda : 0;
+    });
+    return { ...seen, half, output };
+  }
+
+  /** All layers of one image; `off` holds, layer by layer, which heads are off.
+
+      `known` is a pass of the same image: what comes before the first difference is taken from it, and in
+      the layer of the difference what its heads saw. `from` says how many layers were taken whole. */
+  function forward(network, pixels, off, known) {
+    const same = (l) => off[l].every((value, h) => value === known.off[l][h]);
+    const layers = [];
+    while (known && layers.length < off.length && same(layers.length)) layers.push(known.layers[layers.length]);
+    const from = layers.length;
+    const embedded = known ? known.embedded : embed(network, pixels);
+    for (let l = from; l < off.length; l++) {
+      const layer = network.layers[l];
+      const seen = known && l === from ? known.layers[l] : attend(layer, l ? layers[l - 1].output : embedded, network.shape);
+      layers.push(finish(layer, seen, off[l], network.shape));
+    }
+    const depth = off.length;
+    return { off, embedded, layers, from, logits: classify(network, layers[depth - 1].output.subarray(0, network.config.dim)) };
+  }
+
+  /** Logits that the classifier gives a token, (d,); a backbone's feature where it has no classifier. */
+  function classify({ classifier }, token) {
+    return classifier.linears.reduce((x, linear) => apply(linear, x, 1), layerNorm(classifier.norm, token));
+  }
+
+  // --- measures -------------------------------------------------------------------------------
+
+  /** R^c(Z | U), nats: 1/2 logdet(I + p / (t eps2) Z_h Z_h^T) summed over heads, tokens at unit length. */
+  function codingRate(projections, { heads, tokens: t }, eps2 = 0.01) {
+    let rate = 0;
+    for (let h = 0; h < heads; h++) {
+      const z = Float64Array.from(headOf(projections, h, heads, t));
+      const p = z.length / t, gram = new Float64Array(p * p);
+      for (let i = 0; i < t; i++) {
+        const token = z.subarray(i * p, (i + 1) * p);
+        const squared = token.reduce((sum, value) => sum + value * value, 0);
+        for (let a = 0; a < p; a++) for (let b = 0; b <= a; b++) gram[a * p + b] += (token[a] * token[b]) / squared;
+      }
+      for (let a = 0; a < p; a++) { // Cholesky in place: half of logdet is the sum of log diag(L)
+        for (let b = 0; b <= a; b++) {
+          let value = (gram[a * p + b] * p) / (t * eps2) + (a === b ? 1 : 0);
+          for (let c = 0; c < b; c++) value -= gram[a * p + c] * gram[b * p + c];
+          gram[a * p + b] = a === b ? Math.sqrt(value) : value / gram[b * p + b];
+        }
+        rate += Math.log(gram[a * p + a]);
+      }
+    }
+    return rate;
+  }
+
+  const nonzeroShare = (z) => z.reduce((count, value) => count + (value !== 0), 0) / z.length;
+
+  /** What is shown of a pass: R^c before each layer, the non-zero share after it, and the logits. */
+  function summary(network, pass) {
+    pass.summary ??= {
+      rates: pass.layers.map((layer) => codingRate(layer.projections, network.shape)),
+      nonzero: pass.layers.map((layer) => nonzeroShare(layer.output)),
+      logits: Array.from(pass.logits),
+    };
+    return pass.summary;
+  }
+
+  /** What is shown of one token: where it looks in every head, (L, h, t), and its path through the layers. */
+  function look(network, pass, query) {
+    const { heads, tokens: t } = network.shape, d = network.config.dim;
+    const attention = new Float32Array(pass.layers.length * heads * t);
+    pass.layers.forEach((layer, l) => {
+      for (let h = 0; h < heads; h++) {
+        attention.set(layer.attention.subarray((h * t + query) * t, (h * t + query + 1) * t), (l * heads + h) * t);
+      }
+    });
+    const path = [pass.embedded, ...pass.layers.map((layer) => layer.output)].map((z) => {
+      const token = z.subarray(query * d, (query + 1) * d), cls = z.subarray(0, d);
+      const dot = (x, y) => x.reduce((sum, value, i) => sum + value * y[i], 0);
+      const norm = Math.sqrt(dot(token, token));
+      return {
+        norm,
+        likeness: dot(token, cls) / (norm * Math.sqrt(dot(cls, cls)) || 1),
+        logits: network.config.num_classes ? Array.from(classify(network, token)) : [],
+      };
+    });
+    return { attention, path };
+  }
+
+  // --- one image under the reader's hand ------------------------------------------------------
+
+  /** Keeps the network, the image's pass without edits and the last one, so that little is done again. */
+  function session() {
+    let network, plain, current;
+    const allOn = () => network.layers.map(() => Array(network.shape.heads).fill(false));
+    return {
+      open(buffer) {
+        network = load(buffer);
+        plain = current = null;
+        return { shape: network.shape, config: network.config };
+      },
+      /** `pixels` null: the same image as before. */
+      run(pixels, off) {
+        if (pixels) {
+          plain = forward(network, pixels, allOn(), null);
+          current = plain;
+        }
+        const shared = (pass) => pass.off.findIndex((row, l) => row.some((value, h) => value !== off[l][h]));
+        const ahead = [plain, current].map((pass) => (shared(pass) < 0 ? Infinity : shared(pass)));
+        current = forward(network, null, off, ahead[1] > ahead[0] ? current : plain);
+        return { edited: summary(network, current), plain: summary(network, plain), from: pixels ? 0 : current.from };
+      },
+      look(query) {
+        const edited = look(network, current, query);
+        const isEdited = current.off.flat().some(Boolean);
+        return { ...edited, plain: isEdited ? look(network, plain, query).attention : edited.attention };
+      },
+    };
+  }
+
+  return { load, forward, summary, look, codingRate, session };
+}
