@@ -159,12 +159,23 @@ function crateEngine() {
     return out;
   }
 
+  const C = [1, 1, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040]; // 1 / n!
+  const POWERS = Float64Array.from({ length: 128 }, (_, n) => 2 ** -n);
+
+  /** e^x for x <= 0 to about 1e-8 of its value, several times as fast as Math.exp: 2^n times a series. */
+  function exp(x) {
+    if (x < -87) return 0;
+    const n = Math.round(x * Math.LOG2E), r = x - n * Math.LN2;
+    const series = 1 + r * (1 + r * (C[2] + r * (C[3] + r * (C[4] + r * (C[5] + r * (C[6] + r * C[7]))))));
+    return series * POWERS[-n];
+  }
+
   /** In place: each row of length n becomes softmax(scale * row). */
   function softmaxRows(x, n, scale) {
     for (let row = 0; row < x.length; row += n) {
       let top = -Infinity, sum = 0;
       for (let i = row; i < row + n; i++) if (x[i] > top) top = x[i];
-      for (let i = row; i < row + n; i++) sum += x[i] = Math.exp(scale * (x[i] - top));
+      for (let i = row; i < row + n; i++) sum += x[i] = exp(scale * (x[i] - top));
       for (let i = row; i < row + n; i++) x[i] /= sum;
     }
     return x;
@@ -174,7 +185,7 @@ function crateEngine() {
   function gelu(x) {
     const z = Math.abs(x) * Math.SQRT1_2, t = 1 / (1 + 0.3275911 * z);
     const tail = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
-    const erf = 1 - tail * Math.exp(-z * z);
+    const erf = 1 - tail * exp(-z * z);
     return 0.5 * x * (1 + (x < 0 ? -erf : erf));
   }
 
