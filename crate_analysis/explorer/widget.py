@@ -12,7 +12,6 @@ from torch import Tensor
 
 from crate_analysis.datasets import Samples, load_dataset
 from crate_analysis.explorer.images import image_record, one_of_each, pixel_bytes
-from crate_analysis.interventions import ablate_head
 from crate_analysis.measures import coding_rate, nonzero_fraction
 from crate_analysis.models import LayerState, UnrolledModel, load_models
 
@@ -90,6 +89,8 @@ class Session:
         return self.model.normalize(image[None].to(device))
 
     def _unroll(self, off: Sequence[tuple[int, int]]) -> list[LayerState]:
+        from crate_analysis.interventions import ablate_head
+
         edits = [ablate_head(layer=layer, head=head) for layer, head in off]
         with torch.inference_mode():
             return list(self.model.unroll(self._batch(self.image), edits=edits))

@@ -31,11 +31,14 @@ function crateEngine() {
     const short = new Uint16Array(bytes);
     if (dtype === "BF16") return new Float32Array(Uint32Array.from(short, (bits) => bits << 16).buffer);
     if (dtype !== "F16") throw new Error(`weights are ${dtype}; F32, F16 and BF16 can be read`);
-    return Float32Array.from(short, (bits) => {
-      const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
-      return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24);
-    });
+    return Float32Array.from(short, (bits) => HALF[bits]);
   }
+
+  /** What each of the 65,536 numbers of 16 bits stands for (IEEE 754; the weights are finite). */
+  const HALF = Float32Array.from({ length: 1 << 16 }, (_, bits) => {
+    const sign = bits & 0x8000 ? -1 : 1, exponent = (bits >> 10) & 31, fraction = bits & 1023;
+    return sign * (exponent ? 2 ** (exponent - 15) * (1 + fraction / 1024) : fraction * 2 ** -24);
+  });
 
   /** A network ready to run: its config and its weights by their role, the same for all families. */
   function load(buffer) {
@@ -108,10 +111,15 @@ function crateEngine() {
 
   // --- matrices -------------------------------------------------------------------------------
 
-  /** A B^T + bias for A (m, k) and B (n, k): two rows by four columns at a time.
-
-      At the edges the last row or column is computed again in place of ones that are not there. */
+  /** A B^T + bias for A (m, k) and B (n, k), in WebAssembly where its vector instructions are known. */
   function product(a, b, m, n, k, bias) {
+    const out = vectors ? vectorProduct(a, b, m, n, k) : plainProduct(a, b, m, n, k);
+    if (bias) for (let i = 0; i < m; i++) for (let j = 0; j < n; j++) out[i * n + j] += bias[j];
+    return out;
+  }
+
+  /** Two rows by four columns at a time; at the edges the last ones are computed again. */
+  function plainProduct(a, b, m, n, k) {
     const out = new Float32Array(m * n);
     for (let i = 0; i < m; i += 2) {
       const i1 = Math.min(i + 1, m - 1);
@@ -119,9 +127,6 @@ function crateEngine() {
         const j1 = Math.min(j + 1, n - 1), j2 = Math.min(j + 2, n - 1), j3 = Math.min(j + 3, n - 1);
         let p = i * k, q = i1 * k, r = j * k, s = j1 * k, t = j2 * k, u = j3 * k;
         let s00 = 0, s01 = 0, s02 = 0, s03 = 0, s10 = 0, s11 = 0, s12 = 0, s13 = 0;
-        if (bias) {
-          s00 = s10 = bias[j]; s01 = s11 = bias[j1]; s02 = s12 = bias[j2]; s03 = s13 = bias[j3];
-        }
         for (const end = p + k; p < end;) {
           const a0 = a[p++], a1 = a[q++], b0 = b[r++], b1 = b[s++], b2 = b[t++], b3 = b[u++];
           s00 += a0 * b0; s01 += a0 * b1; s02 += a0 * b2; s03 += a0 * b3;
@@ -132,6 +137,93 @@ function crateEngine() {
       }
     }
     return out;
+  }
+
+  const ROWS = 4, LANES = 8; // of the result, that the vector product has in hand at a time
+
+  /** The same through `vectors`: A and B^T are laid into its memory, rows and columns filled up. */
+  function vectorProduct(a, b, m, n, k) {
+    const rows = Math.ceil(m / ROWS) * ROWS, columns = Math.ceil(n / LANES) * LANES;
+    const places = [0, rows * k, rows * k + k * columns].map((x) => 4 * Math.ceil(x / 4));
+    const needed = 4 * (places[2] + rows * columns) - vectors.memory.buffer.byteLength;
+    if (needed > 0) vectors.memory.grow(Math.ceil(needed / 65536));
+    const floats = new Float32Array(vectors.memory.buffer);
+    floats.set(a, 0);
+    const [, right, result] = places;
+    for (let j = 0; j < n; j++) for (let x = 0; x < k; x++) floats[right + x * columns + j] = b[j * k + x];
+    vectors.product(0, 4 * right, 4 * result, rows, columns, k);
+    const out = new Float32Array(m * n);
+    for (let i = 0; i < m; i++) out.set(floats.subarray(result + i * columns, result + i * columns + n), i * n);
+    return out;
+  }
+
+  /** A module with `product(a, b, out, rows, columns, k)`, addresses in bytes: out = A B, put together by hand.
+
+      for i by ROWS, for j by LANES: sums = 0; for x in k: sums[r] += A[i + r, x] * B[x, j..j + LANES]. */
+  function assemble() {
+    const whole = (x) => { // unsigned LEB128
+      const bytes = [];
+      do { bytes.push((x & 127) | (x > 127 ? 128 : 0)); x >>= 7; } while (x);
+      return bytes;
+    };
+    const list = (items) => [...whole(items.length), ...items.flat(Infinity)];
+    const section = (id, items) => { const body = list(items); return [id, ...whole(body.length), ...body]; };
+    const text = (x) => list([...x].map((c) => c.charCodeAt(0)));
+    const [I32, V128] = [0x7f, 0x7b];
+
+    // parameters, then the function's own numbers and vectors
+    const [a, b, out, rows, columns, k, i, j, x, at, to, ...pointers] = Array(11 + ROWS).keys();
+    const first = 11 + ROWS, sum = (r, half) => first + 2 * r + half, [left, right, one] = [0, 1, 2].map((v) => first + 2 * ROWS + v);
+    const get = (v) => [0x20, v], set = (v) => [0x21, v], constant = (x) => [0x41, ...whole(x)];
+    const plus = 0x6a, times = 0x6c, less = 0x49, shift = 0x74;
+    const simd = (code) => [0xfd, ...whole(code)];
+    const load = (offset) => [...simd(0x00), 2, offset], splat = [...simd(0x09), 2, 0], store = (offset) => [...simd(0x0b), 2, offset];
+    const add = simd(0xe4), multiply = simd(0xe6), zero = [...simd(0x0c), ...Array(16).fill(0)];
+    const raise = (v, by) => [get(v), by, plus, set(v)];
+    const repeat = (body, condition) => [0x03, 0x40, body, condition, 0x0d, 0, 0x0b]; // do ... while
+    const wide = (v) => [get(v), constant(2), shift]; // floats to bytes
+    const each = [...Array(ROWS).keys()];
+
+    const step = [
+      get(at), load(0), set(left), get(at), load(16), set(right),
+      each.map((r) => [
+        get(pointers[r]), splat, set(one),
+        [left, right].map((half, h) => [get(sum(r, h)), get(one), get(half), multiply, add, set(sum(r, h))]),
+        raise(pointers[r], constant(4)),
+      ]),
+      raise(at, wide(columns)), raise(x, constant(1)),
+    ];
+    const block = [
+      each.map((r) => [get(a), get(i), constant(r), plus, get(k), times, constant(2), shift, plus, set(pointers[r])]),
+      each.map((r) => [0, 1].map((h) => [zero, set(sum(r, h))])),
+      get(b), wide(j), plus, set(at), constant(0), set(x),
+      repeat(step, [get(x), get(k), less]),
+      get(out), get(i), get(columns), times, get(j), plus, constant(2), shift, plus, set(to),
+      each.map((r) => [[0, 1].map((h) => [get(to), get(sum(r, h)), store(16 * h)]), raise(to, wide(columns))]),
+      raise(j, constant(LANES)),
+    ];
+    const all = repeat(
+      [constant(0), set(j), repeat(block, [get(j), get(columns), less]), raise(i, constant(ROWS))],
+      [get(i), get(rows), less],
+    );
+    const locals = [[5 + ROWS, I32], [2 * ROWS + 3, V128]];
+    const body = [...list(locals.map((x) => [x])).slice(0, 1), ...locals.flat(), ...all.flat(Infinity), 0x0b];
+    const bytes = [
+      0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
+      ...section(1, [[0x60, list(Array(6).fill([I32])), 0]]),
+      ...section(3, [[0]]),
+      ...section(5, [[0, 1]]),
+      ...section(7, [[text("memory"), 2, 0], [text("product"), 0, 0]]),
+      ...section(10, [[whole(body.length), body]]),
+    ];
+    return new WebAssembly.Instance(new WebAssembly.Module(Uint8Array.from(bytes))).exports;
+  }
+
+  let vectors = null;
+  try {
+    vectors = assemble();
+  } catch {
+    // a browser without WebAssembly's vectors computes the same, some times as slowly
   }
 
   function transpose(x, rows, columns) {
@@ -162,12 +254,12 @@ function crateEngine() {
   const C = [1, 1, 1 / 2, 1 / 6, 1 / 24, 1 / 120, 1 / 720, 1 / 5040]; // 1 / n!
   const POWERS = Float64Array.from({ length: 128 }, (_, n) => 2 ** -n);
 
-  /** e^x for x <= 0 to about 1e-8 of its value, several times as fast as Math.exp: 2^n times a series. */
+  /** e^x for x <= 0 to about 1e-8 of its value, several times as fast as Math.exp: 2^-n times a series. */
   function exp(x) {
     if (x < -87) return 0;
-    const n = Math.round(x * Math.LOG2E), r = x - n * Math.LN2;
+    const n = (0.5 - x * Math.LOG2E) | 0, r = x + n * Math.LN2; // |r| <= ln 2 / 2
     const series = 1 + r * (1 + r * (C[2] + r * (C[3] + r * (C[4] + r * (C[5] + r * (C[6] + r * C[7]))))));
-    return series * POWERS[-n];
+    return series * POWERS[n];
   }
 
   /** In place: each row of length n becomes softmax(scale * row). */
@@ -287,13 +379,13 @@ function crateEngine() {
   function codingRate(projections, { heads, tokens: t }, eps2 = 0.01) {
     let rate = 0;
     for (let h = 0; h < heads; h++) {
-      const z = Float64Array.from(headOf(projections, h, heads, t));
-      const p = z.length / t, gram = new Float64Array(p * p);
-      for (let i = 0; i < t; i++) {
-        const token = z.subarray(i * p, (i + 1) * p);
-        const squared = token.reduce((sum, value) => sum + value * value, 0);
-        for (let a = 0; a < p; a++) for (let b = 0; b <= a; b++) gram[a * p + b] += (token[a] * token[b]) / squared;
+      const z = headOf(projections, h, heads, t), p = z.length / t;
+      for (let i = 0; i < z.length; i += p) {
+        let squared = 0;
+        for (let a = i; a < i + p; a++) squared += z[a] * z[a];
+        for (let a = i; a < i + p; a++) z[a] /= Math.sqrt(squared);
       }
+      const turned = transpose(z, t, p), gram = Float64Array.from(product(turned, turned, p, p, t));
       for (let a = 0; a < p; a++) { // Cholesky in place: half of logdet is the sum of log diag(L)
         for (let b = 0; b <= a; b++) {
           let value = (gram[a * p + b] * p) / (t * eps2) + (a === b ? 1 : 0);
@@ -371,5 +463,5 @@ function crateEngine() {
     };
   }
 
-  return { load, forward, summary, look, codingRate, session };
+  return { load, forward, summary, look, session, product, plainProduct };
 }

@@ -1,3 +1,4 @@
+"use strict";
 /* What the reader sees and touches: the same in the book's page and in JupyterLab.
 
    `source` computes and answers with promises:
@@ -8,8 +9,6 @@
    `options.state` is a state to begin with, as text; `options.onState(text)` is told each new one. */
 
 function exploreView(root, source, options = {}) {
-  "use strict";
-
   // --- state ----------------------------------------------------------------------------------
 
   const state = { network: source.networks[0].name, image: 0, layer: 0, head: 0, query: 0, part: 0, score: "ap", off: new Set(), dabs: [] };
@@ -107,10 +106,12 @@ function exploreView(root, source, options = {}) {
         }
         if (level >= LOOK) seen = await source.look(query());
         draw(level);
+        appear();
       }
       root.dataset.ready = "";
     } catch (error) {
       status.textContent = `This cannot be computed: ${error.message ?? error}`;
+      appear();
       throw error;
     } finally {
       busy = false;
@@ -321,8 +322,7 @@ function exploreView(root, source, options = {}) {
     return node;
   }
 
-  root.classList.add("ce");
-  root.replaceChildren(
+  const parts = [
     element("div", { class: "ce-top" },
       element("label", { class: "ce-field", for: `${id}-network` }, "Network", choice),
       element("div", { class: "ce-field ce-images" }, element("span", {}, "Image"), strip, file)),
@@ -333,7 +333,14 @@ function exploreView(root, source, options = {}) {
       element("div", { class: "ce-right" }, table)),
     element("div", { class: "ce-below" }, classes, truth, path),
     element("div", { class: "ce-foot" }, allOn, link, status),
-    live);
+    live,
+  ];
+  root.classList.add("ce");
+
+  /** What stood there, such as a still, makes way for the first drawing. */
+  function appear() {
+    if (!root.contains(status)) root.replaceChildren(...parts);
+  }
 
   function buildStrip() {
     const buttons = info.images.map((image, i) =>
@@ -463,8 +470,8 @@ function exploreView(root, source, options = {}) {
     const top = map.reduce((a, b) => Math.max(a, b), 1e-30);
     if (tool === "look") {
       map.forEach((value, i) => { // a veil that attention lifts
-        context.fillStyle = `rgba(10, 8, 20, ${(0.8 * (1 - value / top)).toFixed(3)})`;
-        context.fillRect((i % columns) * w, Math.floor(i / columns) * h, w + 0.5, h + 0.5);
+        context.fillStyle = `rgba(10, 8, 20, ${(0.72 * (1 - value / top)).toFixed(3)})`;
+        context.fillRect((i % columns) * w, Math.floor(i / columns) * h, w, h);
       });
     }
     if (masks().length && tool === "look") {
@@ -504,13 +511,13 @@ function exploreView(root, source, options = {}) {
     table.style.setProperty("--heads", heads);
     const heading = (...content) => element("span", { role: "columnheader" }, ...content);
     const header = element("div", { class: "ce-row ce-header", role: "row" },
-      heading(term("Layer", MEANS.layer)),
+      heading(element("span", { class: "ce-word" }, term("Layer", MEANS.layer))),
       ...Array.from({ length: heads }, (_, h) => heading(h ? `Head ${h + 1}` : term("Head 1", MEANS.head))),
       heading(term("Rᶜ", MEANS.rate)), heading(term("Non-zero", MEANS.nonzero)));
     cells = Array.from({ length: layers }, (_, layer) => Array.from({ length: heads }, (_, head) => {
       const canvas = newCanvas(1, 1), score = element("span", { class: "ce-score" }), moved = element("span", { class: "ce-moved" });
       const map = element("button", { type: "button", class: "ce-map", onclick: () => select(layer, head) }, canvas, moved);
-      const power = element("button", { type: "button", class: "ce-power", tabindex: -1, onclick: () => toggle(layer, head) });
+      const power = element("button", { type: "button", class: "ce-power", role: "switch", tabindex: -1, "aria-label": `Layer ${layer + 1}, head ${head + 1}`, onclick: () => toggle(layer, head) });
       const node = element("div", { class: "ce-cell", role: "gridcell" }, map, element("span", { class: "ce-under" }, score, power));
       return { node, canvas, map, power, score, moved };
     }));
@@ -570,9 +577,7 @@ function exploreView(root, source, options = {}) {
         moved.style.width = percent(share);
         moved.title = edited ? `${percent(share)} of this map moved` : "";
         score.textContent = part ? hundredths(reached).replace(/^0/, "") : "";
-        power.textContent = off ? "off" : "on";
-        power.setAttribute("aria-pressed", off);
-        power.setAttribute("aria-label", `Head ${head + 1} of layer ${layer + 1} is ${off ? "off; switch it on" : "on; switch it off"}`);
+        power.setAttribute("aria-checked", !off);
         power.title = off ? "Switch this head on" : "Switch this head off";
       });
       const plain = (name) => (edited ? result.plain[name][layer] : null);
