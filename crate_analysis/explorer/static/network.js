@@ -1,3 +1,4 @@
+"use strict";
 /* The networks of this library in plain JavaScript, written from their formulas.
 
    CRATE (Yu et al. 2023, arXiv 2306.01129; 2024, arXiv 2308.16271) with either attention (mssa, mhsa)
@@ -8,8 +9,7 @@
    a layer's attention is (h, t, t). All of it is one function without outside names, so that a worker can
    be made of its text. */
 
-function crateEngine() {
-  "use strict";
+function crateEngine({ vectors: wanted = true } = {}) {
 
   // --- the safetensors file -------------------------------------------------------------------
 
@@ -221,7 +221,7 @@ function crateEngine() {
 
   let vectors = null;
   try {
-    vectors = assemble();
+    if (wanted) vectors = assemble();
   } catch {
     // a browser without WebAssembly's vectors computes the same, some times as slowly
   }
@@ -463,5 +463,5 @@ function crateEngine() {
     };
   }
 
-  return { load, forward, summary, look, session, product, plainProduct };
+  return { load, forward, summary, look, session, product };
 }

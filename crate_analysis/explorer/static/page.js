@@ -23,7 +23,7 @@
 
   /** The engine in a worker made of its own text: calls are answered in order. */
   function engine() {
-    const text = `const session = (${crateEngine})().session();
+    const text = `"use strict"; const session = (${crateEngine})().session();
       onmessage = ({ data: { call, args } }) => {
         if (call === "open") args = [Uint8Array.from(atob(args[0]), (c) => c.charCodeAt(0)).buffer];
         try { postMessage({ answer: session[call](...args) }); }

@@ -289,6 +289,7 @@ function exploreView(root, source, options = {}) {
   const asked = element("p", { class: "ce-asked" });
   const toCls = element("button", { type: "button", class: "ce-quiet", onclick: () => setQuery(0) }, "Ask [CLS] again");
   const table = element("div", { class: "ce-table", role: "grid", "aria-label": "Attention maps: a row for each layer, a column for each head" });
+  const tableNote = element("p", { class: "ce-hint" });
   const classes = element("div", { class: "ce-classes" });
   const truth = element("div", { class: "ce-truth" });
   const path = element("div", { class: "ce-path" });
@@ -329,9 +330,9 @@ function exploreView(root, source, options = {}) {
     element("div", { class: "ce-main" },
       element("div", { class: "ce-left" },
         element("div", { class: "ce-tools" }, tools),
-        stage, asked, palette, keys, element("div", { class: "ce-tools" }, headSwitch, toCls)),
-      element("div", { class: "ce-right" }, table)),
-    element("div", { class: "ce-below" }, classes, truth, path),
+        stage, asked, palette, keys, element("div", { class: "ce-tools" }, headSwitch, toCls), classes),
+      element("div", { class: "ce-right" }, table, tableNote)),
+    element("div", { class: "ce-below" }, truth, path),
     element("div", { class: "ce-foot" }, allOn, link, status),
     live,
   ];
@@ -559,6 +560,10 @@ function exploreView(root, source, options = {}) {
 
   function drawTable() {
     const edited = state.off.size > 0, part = masks()[state.part];
+    tableNote.replaceChildren(
+      ...(part ? ["Below each map: ", term(state.score === "ap" ? "average precision" : "IoU", MEANS[state.score]), ` with the ${part.name}, and `] : ["Below each map: "]),
+      "the ", term("switch", MEANS.off), " of its head.",
+      ...(edited ? [" Orange: the share of the map that moved, and where the readings were with all heads on."] : []));
     const most = Math.max(...result.edited.rates, ...result.plain.rates);
     cells.forEach((row, layer) => {
       row.forEach(({ node, canvas, map, power, score, moved }, head) => {
@@ -621,7 +626,7 @@ function exploreView(root, source, options = {}) {
         value === Math.max(...all[part]) ? element("strong", {}, hundredths(value)) : hundredths(value))),
       state.score === "ap" ? element("td", { class: "ce-flat" }, hundredths(counts[part].reduce((a, b) => a + b, 0) / (info.size[0] * info.size[1]))) : null));
     truth.replaceChildren(title, scores,
-      element("table", {}, element("caption", {}, term(state.score === "ap" ? "Average precision" : "IoU", MEANS[state.score]), ` of each head with each part; the best is bold.`),
+      element("table", { class: "ce-scores" }, element("caption", {}, term(state.score === "ap" ? "Average precision" : "IoU", MEANS[state.score]), ` of each head with each part; the best is bold.`),
         element("thead", {}, head), element("tbody", {}, ...rows)));
   }
 
