@@ -224,24 +224,25 @@ def test_products_of_any_shape(scripts):
     assert max(worst) < 1e-5
 
 
-@pytest.mark.slow
-def test_a_pass_is_quick(scripts, sample):
-    """145 tokens, 6 layers, width 128: the aim is 60 ms on an idle core; this one may be busy."""
-    took = scripts.evaluate(
+def test_vector_instructions_are_in_use(scripts, sample):
+    """How long a pass takes is for the benchmark; here, that it takes clearly less than without."""
+    with_them, without = scripts.evaluate(
         """([weights, pixels]) => {
           const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-          const session = crateEngine().session();
-          session.open(bytes(weights).buffer);
           const image = bytes(pixels), off = Array(6).fill(Array(4).fill(false));
-          return Math.min(...Array.from({ length: 20 }, () => {
+          const sessions = [true, false].map((vectors) => crateEngine({ vectors }).session());
+          sessions.forEach((session) => session.open(bytes(weights).buffer));
+          const best = [Infinity, Infinity];
+          for (let i = 0; i < 8; i++) sessions.forEach((session, s) => {
             const begun = performance.now();
             session.run(image, off);
-            return performance.now() - begun;
-          }));
+            best[s] = Math.min(best[s], performance.now() - begun);
+          });
+          return best;
         }""",
         [
             base64.b64encode(shipped_files()["vit-creatures"].read_bytes()).decode(),
             base64.b64encode(sample.image.permute(1, 2, 0).contiguous().numpy().tobytes()).decode(),
         ],
     )
-    assert took < 150
+    assert with_them < 0.8 * without
