@@ -301,6 +301,9 @@ def test_narrow_and_wide(width, open_page):
     touch = {"has_touch": True} if width < 500 else {}
     page = open_page(viewport={"width": width, "height": 800}, **touch)
     assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for word in page.locator(".ce-term:visible").all():
+        word.focus()
+        assert page.evaluate("document.documentElement.scrollWidth") <= width, word.inner_text()
     if touch:
         page.locator(".ce-stage").tap(position={"x": 30, "y": 30})
         wait_for(page, "row ", ".ce-asked")

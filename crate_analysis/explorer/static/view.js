@@ -226,6 +226,18 @@ function exploreView(root, source, options = {}) {
     return element("span", { class: "ce-term", tabindex: 0, "data-tip": meaning, "aria-label": `${word}: ${meaning}` }, word);
   }
 
+  /** A meaning is shown below its word, and never beyond the view. */
+  function place({ target }) {
+    const word = target.closest?.(".ce-term");
+    if (!word) return;
+    const frame = root.getBoundingClientRect(), size = parseFloat(getComputedStyle(document.documentElement).fontSize);
+    const room = frame.right - Math.min(17 * size, frame.width) - word.getBoundingClientRect().left;
+    word.style.setProperty("--left", `${Math.min(0, room)}px`);
+  }
+  root.addEventListener("pointerover", place);
+  root.addEventListener("focusin", place);
+  root.addEventListener("keydown", (event) => { if (event.key === "Escape") event.target.closest(".ce-term")?.blur(); });
+
   const MEANS = {
     "[CLS]": "A token that stands for no patch. The class is read from it after the last layer.",
     layer: "One step of the network. Each has a half that compares tokens (attention) and a half that works on each token alone.",
@@ -579,7 +591,7 @@ function exploreView(root, source, options = {}) {
         map.setAttribute("aria-label", `Layer ${layer + 1}, head ${head + 1}${off ? ", off" : ""}` +
           (part ? `, ${state.score === "ap" ? "average precision" : "IoU"} with the ${part.name} ${hundredths(reached)}` : "") +
           (edited ? `, ${percent(share)} of its attention moved` : ""));
-        moved.style.width = percent(share);
+        moved.style.width = `${100 * share}%`;
         moved.title = edited ? `${percent(share)} of this map moved` : "";
         score.textContent = part ? hundredths(reached).replace(/^0/, "") : "";
         power.setAttribute("aria-checked", !off);
