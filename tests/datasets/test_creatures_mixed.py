@@ -24,7 +24,9 @@ PARTS = ("body", "head", "legs", "ears", "tail")
 
 @pytest.fixture(scope="module")
 def datasets():
-    return [load_dataset(name, "train", limit=60) for name in ("creatures-parts", "creatures-coats")]
+    return [
+        load_dataset(name, "train", limit=60) for name in ("creatures-parts", "creatures-coats")
+    ]
 
 
 @pytest.fixture(scope="module")
