@@ -24,7 +24,7 @@ import torch
 from crate_analysis.distributed import end_with_parent
 from crate_analysis.models.registry import arch_config
 from crate_analysis.parsing import parse_yaml
-from crate_analysis.training.loop import Execution, is_training
+from crate_analysis.training.loop import FINISHED, Execution, is_training
 from crate_analysis.training.objectives import OBJECTIVES
 from crate_analysis.training.pictures import cached_pictures
 from crate_analysis.training.recipe import Recipe
@@ -140,7 +140,7 @@ class Experiment:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run of this folder has come to its end."""
-    return (folder / "model.safetensors").is_file()
+    return (folder / FINISHED).is_file()
 
 
 def read_experiment(path: Path) -> Experiment:
