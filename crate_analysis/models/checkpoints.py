@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from crate_analysis.models import hub
@@ -29,6 +29,7 @@ from crate_analysis.models.shapes import OpenHeadsError, read_fields, settle_con
 from crate_analysis.models.unrolled import UnrolledModel
 from crate_analysis.models.zoo import shipped_files, snapshot_files
 from crate_analysis.specs import FILE_ENDINGS, ModelSpec, parse_spec, parse_specs
+from crate_analysis.writing import write_bytes
 
 
 def load_model(
@@ -206,12 +207,8 @@ def save_model(
             raise ValueError("a model is written as safetensors; end the name in .safetensors")
         weights = {key: w.to("cpu", dtype).contiguous() for key, w in model.state_dict().items()}
         check_finite(weights)
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file(weights, part, {**(metadata or {}), "config": json.dumps(model.config.to_dict())})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    header = {**(metadata or {}), "config": json.dumps(model.config.to_dict())}
+    write_bytes(path, save(weights, header))
 
 
 @contextmanager
