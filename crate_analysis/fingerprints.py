@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from crate_analysis.datasets import SampleDataset
 from crate_analysis.datasets.contents import of_content, of_data, of_files
-from crate_analysis.models import UnrolledModel
+from crate_analysis.models import Edit, UnrolledModel
 from crate_analysis.names import digest
 
 
@@ -37,6 +38,19 @@ def describe_data(dataset: SampleDataset) -> dict[str, Any]:
         "pictures": len(dataset),
         "image_size": dataset.image_size,
     }
+
+
+def of_edits(edits: Sequence[Edit]) -> list[dict[str, str]]:
+    """What each edit is and its fingerprint, JSON-ready. Raises ValueError for one without."""
+    found = []
+    for edit in edits:
+        if not hasattr(edit, "fingerprint"):
+            raise ValueError(
+                f"{edit} has no fingerprint, by which results are told apart; take one of "
+                "crate_analysis.interventions"
+            )
+        found.append({"edit": str(edit), "fingerprint": edit.fingerprint})
+    return found
 
 
 def of_code(*paths: Path) -> str:

@@ -8,12 +8,12 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from numbers import Integral
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
 from crate_analysis.datasets import Sample, Samples, as_samples, batches, stack_images
-from crate_analysis.models import LayerState, UnrolledModel
+from crate_analysis.models import Edit, LayerState, UnrolledModel
 
 
 @dataclass(frozen=True)
@@ -80,7 +80,7 @@ def walk(
     data: Samples,
     layers: Sequence[int] | None = None,
     reading: Reading = READING,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> Iterator[Batch]:
     """Batch by batch through images of one size, and layer by layer through a model.
 
@@ -90,7 +90,9 @@ def walk(
     data : see `datasets.as_samples`; a spec is loaded at the model's image size.
     layers : which, from 0 or from the end when negative; default all. Layers after the deepest of
         them are not computed.
-    edits : what is changed on the way, see `UnrolledModel.unroll`.
+    edits : what is changed on the way, see `UnrolledModel.unroll`. One that acts after all that
+        is read is an error: in a layer after the deepest of `layers`, or at a place of that layer
+        that comes after what was read there.
 
     Gradients are computed where the caller has not switched them off. Raises TypeError for what is
     no model or no images, ValueError for empty data, images of differing size or a size that the
@@ -103,16 +105,16 @@ def walk(
     [0, 1] [(2, 145, 128)]
     """
     samples = as_samples(data, image_size=check_model(model).config.image_size)
-    wanted = check_layers(model, layers)
+    wanted = None if layers is None else check_layers(model, layers)
     return _walk(model, samples, wanted, reading, edits)
 
 
 def _walk(
     model: UnrolledModel,
     samples: Samples,
-    layers: list[int],
+    layers: list[int] | None,
     reading: Reading,
-    edits: Sequence[Any],
+    edits: Sequence[Edit],
 ) -> Iterator[Batch]:
     for indices, batch in reading.batches(samples, model.name):
         grid, states = layer_states(model, batch, layers, edits)
@@ -122,13 +124,14 @@ def _walk(
 def layer_states(
     model: UnrolledModel,
     samples: Sequence[Sample],
-    layers: Sequence[int],
-    edits: Sequence[Any] = (),
+    layers: Sequence[int] | None,
+    edits: Sequence[Edit] = (),
 ) -> tuple[tuple[int, int], Iterator[LayerState]]:
-    """The patch grid of some samples, and their states in these layers, counted from 0."""
+    """The patch grid of some samples, and their states in these layers (from 0), None for all."""
     images = model.normalize(stack_images(samples).to(device_of(model)))
-    states = model.unroll(images, edits=edits) if edits else model.unroll(images)
-    return model.patch_grid(images), _chosen(states, layers)
+    check_reached(model, edits, len(model.layers) - 1 if layers is None else max(layers))
+    states = model.unroll(images, edits)
+    return model.patch_grid(images), states if layers is None else _chosen(states, layers)
 
 
 def _chosen(states: Iterator[LayerState], layers: Sequence[int]) -> Iterator[LayerState]:
@@ -136,7 +139,18 @@ def _chosen(states: Iterator[LayerState], layers: Sequence[int]) -> Iterator[Lay
         if state.index in layers:
             yield state
         if state.index == max(layers):
+            state.check_edits_read()
             return
+
+
+def check_reached(model: UnrolledModel, edits: Sequence[Edit], deepest: int) -> None:
+    """Raise ValueError for an edit of a layer after the deepest that is read: it does nothing."""
+    for edit in edits:
+        if model.layer_index(edit.layer) > deepest:
+            raise ValueError(
+                f"{edit} would do nothing: layers are read up to {deepest}; edit one of these, or "
+                "read a later layer"
+            )
 
 
 def check_model(model: UnrolledModel) -> UnrolledModel:
@@ -153,12 +167,7 @@ def check_model(model: UnrolledModel) -> UnrolledModel:
 
 def check_layer(model: UnrolledModel, layer: int) -> int:
     """`layer` counted from the front. Raises ValueError where the model has no such layer."""
-    depth = len(model.layers)
-    if not isinstance(layer, Integral):
-        raise TypeError(f"layer={layer!r} must be an int: {model.name} has layers 0 to {depth - 1}")
-    if not -depth <= layer < depth:
-        raise ValueError(f"layer {layer} does not exist: {model.name} has layers 0 to {depth - 1}")
-    return int(layer) % depth
+    return model.layer_index(layer)
 
 
 def check_layers(model: UnrolledModel, layers: Sequence[int] | None) -> list[int]:

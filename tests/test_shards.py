@@ -117,7 +117,7 @@ def test_workers_are_passed_on(what, name, tmp_path, monkeypatch):
     asked = []
 
     def stop(*_, **options):
-        asked.append((options.get("reading") or _[-1]).workers)
+        asked.append(options["reading"].workers)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"crate_analysis.evaluate.{name}", stop)
@@ -401,9 +401,7 @@ def test_table_and_note_exchanged_together_are_refused(pictures, tmp_path):
 def test_a_table_alone_is_not_read(pictures, tmp_path):
     measure_in_shards(count, pictures, tmp_path / "table.csv", 6, {})
     (tmp_path / "table.json").unlink()
-    with pytest.raises(
-        FileNotFoundError, match=r"table\.json is missing: it must lie beside"
-    ):
+    with pytest.raises(FileNotFoundError, match=r"table\.json is missing: it must lie beside"):
         read_objects(tmp_path / "table.csv")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -12,9 +11,9 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crate_analysis.datasets import Samples
-from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
+from crate_analysis.measures.coding_rate import coding_rate, rate_reduction, total_coding_rate
 from crate_analysis.measures.sparsity import nonzero_fraction
-from crate_analysis.models import LayerState, UnrolledModel
+from crate_analysis.models import Edit, LayerState, UnrolledModel
 from crate_analysis.walk import READING, Reading, check_layers, check_model, walk
 
 Measure = Callable[[LayerState], Tensor]
@@ -24,12 +23,13 @@ MEASURES: dict[str, Measure] = {
     "coding_rate": lambda state: coding_rate(state.projections),
     "coding_rate_after_attention": lambda state: coding_rate(state.project(state.half)),
     "total_coding_rate": lambda state: total_coding_rate(state.normed),
+    "rate_reduction": lambda state: rate_reduction(state.normed, state.subspaces),
     "nonzero_fraction": lambda state: nonzero_fraction(state.output),
 }
 """What the paper measures, layer by layer: R^c(Z^l | U) on the layer's input, where the released
 code takes it; the same on Z^{l+1/2}, where the paper's label places it; R(Z^l); and
-||Z^{l+1}||_0 / (d t). R and R^c before attention see the same normalised tokens, so that their
-difference is the rate reduction."""
+||Z^{l+1}||_0 / (d t). `rate_reduction` is the objective's R - R^c, both of the same tokens on one
+scale."""
 
 
 @torch.inference_mode()
@@ -39,7 +39,7 @@ def measure_layers(
     measures: Mapping[str, Measure] | None = None,
     layers: Sequence[int] | None = None,
     reading: Reading = READING,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> pd.DataFrame:
     """Every measure of every layer for every image, all in one forward pass over the data.
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import torch
@@ -11,20 +10,21 @@ from jaxtyping import Bool, Float, Int64
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from crate_analysis.models import LayerState, UnrolledModel
-from crate_analysis.walk import check_layer, check_model
+from crate_analysis.models import Edit, LayerState, UnrolledModel
+from crate_analysis.walk import check_layer, check_model, check_reached
 
 
 def layer_state(
     model: UnrolledModel,
     images: Float[Tensor, "b 3 H W"],
     layer: int,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> LayerState:
     """The state of one layer; the layers after it are not computed.
 
-    `layer` counts from 0, or from the end when negative. Raises ValueError where there is none, and
-    TypeError for what is no model, no tensor of images or no number of a layer.
+    `layer` counts from 0, or from the end when negative. Raises ValueError where there is none and
+    for an edit of a later layer, and TypeError for what is no model, no tensor of images or no
+    number of a layer.
     """
     index = check_layer(check_model(model), layer)
     if not isinstance(images, Tensor):
@@ -32,8 +32,8 @@ def layer_state(
             f"images are of type {type(images).__name__}; give normalised pixels, such as "
             "model.normalize(stack_images(samples))"
         )
-    states = model.unroll(images, edits=edits) if edits else model.unroll(images)
-    return next(state for state in states if state.index == index)
+    check_reached(model, edits, index)
+    return next(state for state in model.unroll(images, edits) if state.index == index)
 
 
 def cls_maps(
@@ -59,12 +59,12 @@ def cls_attention(
     model: UnrolledModel,
     images: Float[Tensor, "b 3 H W"],
     layer: int = -2,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> Float[Tensor, "b h gh gw"]:
     """Attention of `[CLS]` to the patches, for every head, on the patch grid.
 
-    Entries of a map sum to 1 less what `[CLS]` gives to itself. Yu et al. 2024 (Fig. 1, 7) take
-    the last layer but one for CRATE, the default, and the last for a ViT.
+    Entries of a map sum to 1 less what `[CLS]` gives to itself and the registers. Yu et al. 2024
+    (Fig. 1, 7) take the last layer but one for CRATE, the default, and the last for a ViT.
 
     Parameters
     ----------
@@ -75,7 +75,9 @@ def cls_attention(
     Raises as `layer_state`.
     """
     state = layer_state(model, images, layer, edits)
-    return cls_maps(state.attention(), model.patch_grid(images))
+    maps = cls_maps(state.attention(), model.patch_grid(images))
+    state.check_edits_read()
+    return maps
 
 
 @torch.no_grad()
@@ -84,12 +86,12 @@ def patch_attention(
     images: Float[Tensor, "b 3 H W"],
     positions: Int64[Tensor, "b q 2"],
     layer: int = -2,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> Float[Tensor, "b h q gh gw"]:
     """Attention of some patches of each picture to all patches, for every head, on the patch grid.
 
-    Entries of a map sum to 1 less what the patch gives to `[CLS]`; what it gives to itself is
-    among them, and in MSSA, where a token's query is its own key, that is often the most.
+    Entries of a map sum to 1 less what the patch gives to `[CLS]` and the registers; what it gives
+    to itself is among them, and in MSSA, where a token's query is its own key, often the most.
 
     Parameters
     ----------
@@ -116,9 +118,10 @@ def patch_attention(
                 f"positions hold {name}s {values.min()} to {values.max()}, "
                 f"but the grid has {name}s 0 to {end - 1}"
             )
-    attention = state.attention(query=slice(1, None))
+    attention = state.attention(state.patches)
+    state.check_edits_read()
     asked = attention[torch.arange(len(images))[:, None], :, rows * grid[1] + columns]
-    return asked.transpose(1, 2)[..., 1:].unflatten(-1, grid)
+    return asked.transpose(1, 2)[..., state.patches].unflatten(-1, grid)
 
 
 def deepest_patch(masks: Bool[Tensor, "b H W"], grid: tuple[int, int]) -> Int64[Tensor, "b 2"]:

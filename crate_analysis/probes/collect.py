@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
 import torch
 from torch import Tensor
 
 from crate_analysis.datasets import Samples
-from crate_analysis.models import LayerState, UnrolledModel
+from crate_analysis.models import Edit, LayerState, UnrolledModel
 from crate_analysis.walk import READING, Reading, check_layers, check_model, walk
 
 Reader = Callable[[LayerState], Tensor]
@@ -23,14 +22,14 @@ def collect(
     readers: Mapping[str, Reader],
     layers: Sequence[int] | None = None,
     reading: Reading = READING,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> dict[str, Tensor]:
     """What each reader sees of every image and layer: name -> (images, layers, ...), on the CPU.
 
     Parameters
     ----------
     model, data, reading, edits : as `walk` takes them.
-    readers : such as ``{"attention": lambda state: state.attention()[:, :, 0, 1:]}``.
+    readers : such as ``{"attention": lambda state: state.attention()[:, :, 0, state.patches]}``.
     layers : which, from 0 or from the end when negative, in the order wanted; default all. Layers
         after the deepest of them are not computed.
 

@@ -25,7 +25,7 @@ from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.distributed import end_with_parent
 from crate_analysis.fingerprints import describe, of_code
-from crate_analysis.models import UnrolledModel
+from crate_analysis.models import Edit, UnrolledModel
 from crate_analysis.names import digest, slug
 from crate_analysis.probes.features import patch_keys
 from crate_analysis.segmentation.average_precision import check_one_layer
@@ -119,7 +119,7 @@ def find_objects(
     tau: float = 0.15,
     refine: Refine | None = None,
     reading: Reading = READING,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> pd.DataFrame:
     """`detect_objects` without a file: for a few images, for an edited network (see `walk`)."""
     cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
@@ -296,7 +296,7 @@ def _records(
     images: range,
     cuts: _Cuts,
     reading: Reading,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> Iterator[dict[str, Any]]:
     """The lines of the result file, one an image, in order."""
     jobs = (
@@ -309,14 +309,13 @@ def _records(
     return Parallel(n_jobs, return_as="generator", initializer=end_with_parent)(jobs)
 
 
-@torch.inference_mode()
 def _features(
     model: UnrolledModel,
     dataset: SampleDataset,
     images: range,
     layers: list[int],
     reading: Reading,
-    edits: Sequence[Any],
+    edits: Sequence[Edit],
 ) -> Iterator[_Job | _LeftOut]:
     """Each image's pixels, features by layer and patch grid, or why it has none."""
     tries = attempts(dataset, images, reading.workers, reading.batch_size)
@@ -325,8 +324,7 @@ def _features(
         read = {index: one for index, one in found.items() if isinstance(one, Sample)}
         features: dict[int, Tensor] = {}
         if read:
-            grid, states = layer_states(model, list(read.values()), layers, edits)
-            features = {state.index: patch_keys(state) for state in states}
+            grid, features = _read(model, list(read.values()), layers, edits)
         rows = {index: row for row, index in enumerate(read)}
         for index, one in found.items():
             if isinstance(one, Sample):
@@ -334,6 +332,14 @@ def _features(
                 yield _Job(index, one.image, own, grid)
             else:
                 yield _LeftOut(index, str(one))
+
+
+@torch.inference_mode()
+def _read(
+    model: UnrolledModel, samples: list[Sample], layers: list[int], edits: Sequence[Any]
+) -> tuple[tuple[int, int], dict[int, Tensor]]:
+    grid, states = layer_states(model, samples, layers, edits)
+    return grid, {state.index: patch_keys(state) for state in states}
 
 
 def _cut_image(job: _Job, cuts: _Cuts) -> dict[str, Any]:

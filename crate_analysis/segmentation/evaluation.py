@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import pandas as pd
 import torch
 
 from crate_analysis.datasets import Samples
-from crate_analysis.models import UnrolledModel
+from crate_analysis.models import Edit, UnrolledModel
 from crate_analysis.probes.attention import cls_maps
 from crate_analysis.segmentation.masks import Rule
 from crate_analysis.segmentation.scoring import OWN, Scoring
@@ -18,13 +17,14 @@ from crate_analysis.walk import READING, Reading, walk
 SCORING = Scoring()
 
 
+@torch.inference_mode()
 def head_scores(
     model: UnrolledModel,
     data: Samples,
     scoring: Scoring = SCORING,
     layers: Sequence[int] | None = None,
     reading: Reading = READING,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> pd.DataFrame:
     """How well each head's `[CLS]` attention finds each true mask, for every layer and image.
 
@@ -57,14 +57,13 @@ def head_scores(
     return scoring.frame(_scores(model, data, scoring, layers, reading, edits))
 
 
-@torch.inference_mode()
 def _scores(
     model: UnrolledModel,
     data: Samples,
     scoring: Scoring,
     layers: Sequence[int] | None,
     reading: Reading,
-    edits: Sequence[Any],
+    edits: Sequence[Edit],
 ) -> Iterator[pd.DataFrame]:
     for batch in walk(model, data, layers, reading, edits):
         truth = scoring.truth(batch.samples, batch.indices, batch.grid)
@@ -79,7 +78,7 @@ def attention_iou(
     keep: float = 0.6,
     rules: Sequence[Rule] = ("mass", "entries"),
     reading: Reading = READING,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> pd.DataFrame:
     """IoU of each head's `[CLS]` attention mask with each true mask, for every layer and image.
 

@@ -19,7 +19,7 @@ from torch import Tensor
 
 from crate_analysis.datasets import Samples, as_samples
 from crate_analysis.datasets.batches import left_out_gathered
-from crate_analysis.models import UnrolledModel
+from crate_analysis.models import Edit, UnrolledModel
 from crate_analysis.probes.attention import cls_maps
 from crate_analysis.segmentation.evaluation import SCORING
 from crate_analysis.segmentation.scoring import OWN, Scoring
@@ -46,7 +46,7 @@ def scores_with_rivals(
     draws: int = 4,
     seed: int = 0,
     reading: Reading = READING,
-    edits: Sequence[Any] = (),
+    edits: Sequence[Edit] = (),
 ) -> pd.DataFrame:
     """The scores of a network's `[CLS]` maps and of their rivals, against the same masks.
 
@@ -217,7 +217,7 @@ def _own(
     scoring: Scoring,
     layers: Sequence[int] | None,
     reading: Reading,
-    edits: Sequence[Any],
+    edits: Sequence[Edit],
 ) -> _Own:
     """The network's maps of all images, and their scores, in one forward pass an image."""
     indices: list[int] = []
