@@ -378,7 +378,11 @@ def decode(segmentation: list | dict, height: int, width: int) -> Bool[Tensor, "
         if not isinstance(counts, (str, bytes, list)):
             raise ValueError(f"counts are {counts!r}")
         runs = _unpack(counts) if isinstance(counts, (str, bytes)) else [_whole(n) for n in counts]
-        if size != [height, width] or min(runs, default=-1) < 0 or sum(runs) != height * width:
+        if (
+            [_whole(n) for n in size] != [height, width]
+            or min(runs, default=-1) < 0
+            or sum(runs) != height * width
+        ):
             raise ValueError(f"run lengths of {size} do not fill {height} x {width} pixels")
         packed = rle.frPyObjects({"size": [height, width], "counts": runs}, height, width)
     with warnings.catch_warnings():  # of numpy, at how pycocotools hands its result over
