@@ -8,6 +8,14 @@ import torch
 from crate_analysis.models import ModelConfig, UnrolledModel
 from crate_analysis.models.registry import from_config
 
+ALPHA = {
+    "nonlinearity": "ista_overcomplete",
+    "stem": "conv",
+    "output_bias": False,
+    "norm_eps": 1e-6,
+}
+MAE = {"stem": "conv", "sparsity": 0.5, "head_eps": 1e-6}
+DINOV2 = {"layer_scale": True, "registers": 2, "position_resize": "antialias"}
 TINY = {
     "crate": ModelConfig("crate", 16, 4, 12, 3, 3, 5),
     "crate-soft": ModelConfig("crate", 16, 4, 12, 3, 3, 5, nonlinearity="ista_soft"),
@@ -15,6 +23,12 @@ TINY = {
     "crate-mhsa": ModelConfig("crate", 16, 4, 12, 3, 3, 5, attention="mhsa"),
     "crate-one-head": ModelConfig("crate", 16, 4, 12, 3, 1, 5),
     "crate-demo": ModelConfig("crate", 16, 4, 12, 3, 3, 5, projector_dim=12),
+    "crate-overcomplete": ModelConfig(
+        "crate", 16, 4, 12, 3, 3, 5, nonlinearity="ista_overcomplete", mlp_ratio=2.0
+    ),
+    "crate-alpha": ModelConfig("crate", 16, 4, 12, 3, 3, 5, **ALPHA),
+    "crate-mae": ModelConfig("crate", 16, 4, 12, 3, 3, 0, **MAE),
+    "vit-dinov2": ModelConfig("vit", 16, 4, 12, 3, 3, 0, "mhsa", "mlp", **DINOV2),
     "vit": ModelConfig("vit", 16, 4, 12, 3, 3, 5, "mhsa", "mlp"),
     "vit-registers": ModelConfig("vit", 16, 4, 12, 3, 3, 5, "mhsa", "mlp", registers=2),
     "vit-backbone": ModelConfig("vit", 16, 4, 12, 3, 3, 0, "mhsa", "mlp"),
