@@ -102,6 +102,10 @@ class Edit(Protocol):
     def place(self) -> Place:
         """What is changed."""
 
+    @property
+    def overwrites(self) -> Sequence[Place]:
+        """The places of its layer whose edits have no effect beside it."""
+
     def __call__(self, value: Tensor, state: LayerState) -> Tensor:
         """What stands at the place instead of `value`, of the same shape.
 
@@ -265,6 +269,16 @@ class LayerState:
         """
         return self._layer.project(self._layer.normalize(tokens))
 
+    def check_edits_read(self) -> None:
+        """Raise ValueError where an edit stands after all that was read: it has done nothing."""
+        for edit in self._edits:
+            read = "_edited_attention" if edit.place == "attention" else edit.place
+            if read not in vars(self):
+                raise ValueError(
+                    f"{edit} has done nothing: of layer {self.index}, the last that is read, "
+                    f"nothing was read that depends on {edit.place}"
+                )
+
     def _rows(self, query: slice | list[int]) -> Tensor:
         """Softmax rows of the chosen queries, (b,h,q,t)."""
         asked = self._layer.queries(self.normed[:, query], self.projections[:, :, query])
@@ -296,6 +310,15 @@ class LayerState:
         if self._edits or name in vars(self):
             return getattr(self, name)
         return getattr(type(self), name).func(self)
+
+
+def _check_effect(edits: Sequence[Edit]) -> None:
+    """Raise ValueError where one of a layer's edits overwrites another."""
+    for count, edit in enumerate(edits):
+        for other_count, other in enumerate(edits):
+            earlier = other.place != edit.place or other_count < count
+            if earlier and other.place in edit.overwrites:
+                raise ValueError(f"{other} would do nothing: {edit} overwrites it; leave one out")
 
 
 def _chosen(query: slice | int | list[int] | None, tokens: int) -> slice | list[int]:
@@ -375,7 +398,8 @@ class UnrolledModel(nn.Module):
             stages that an edit names leave the fast path.
 
         Raises ValueError for images that are not float, not RGB, or that the patch size does not
-        divide, and for an edit of a layer that does not exist or of a place that is none.
+        divide, for an edit of a layer that does not exist or of a place that is none, and for one
+        that another overwrites; TypeError for what is no list of edits.
         """
         self.patch_grid(images)
         return self._unroll(images, self._by_layer(edits))
@@ -389,21 +413,33 @@ class UnrolledModel(nn.Module):
             yield state
 
     def _by_layer(self, edits: Sequence[Edit]) -> dict[int, list[Edit]]:
+        """The edits of each layer, in order; the errors of `unroll`."""
+        if not isinstance(edits, list | tuple):
+            raise TypeError(f"edits={edits!r} must be a list, such as [ablate_head(4, 2)]")
         found: dict[int, list[Edit]] = {}
         for edit in edits:
+            if not isinstance(edit, Edit):
+                raise TypeError(f"{edit!r} is no edit; crate_analysis.interventions makes them")
             if edit.place not in PLACES:
                 raise ValueError(f"{edit} has place {edit.place!r}, none of {', '.join(PLACES)}")
             found.setdefault(self.layer_index(edit.layer), []).append(edit)
+        for together in found.values():
+            _check_effect(together)
         return found
 
     def layer_index(self, layer: int) -> int:
-        """`layer` counted from the front. Raises ValueError where the model has no such layer."""
-        depth = len(self.layers)
-        if not -depth <= layer < depth:
-            raise ValueError(
-                f"layer {layer} does not exist: {self.name} has layers 0 to {depth - 1}"
-            )
-        return layer % depth
+        """`layer` counted from the front.
+
+        Raises ValueError where the model has no such layer, and TypeError for what is no int.
+        """
+        has = f"{self.name} has layers 0 to {len(self.layers) - 1}"
+        try:
+            index = _whole(layer)
+        except TypeError as error:
+            raise TypeError(f"layer={layer!r} must be an int: {has}") from error
+        if not -len(self.layers) <= index < len(self.layers):
+            raise ValueError(f"layer {layer} does not exist: {has}")
+        return index % len(self.layers)
 
     def forward(
         self, images: Float[Tensor, "b 3 H W"], edits: Sequence[Edit] = ()
