@@ -217,10 +217,16 @@ def checked_fields(changes: Mapping[str, Any]) -> dict[str, Any]:
     check_field_names(changes)
     found: dict[str, Any] = {}
     for name, value in changes.items():
-        if name in FLOATS and type(value) is int and abs(value) <= LARGEST:
-            value = float(value)
-        found[name] = tuple(value) if isinstance(value, list) else value
+        if name in FLOATS:
+            value = _as_float(value)
+        elif isinstance(value, list | tuple):
+            value = tuple(_as_float(one) for one in value)
+        found[name] = value
     return found
+
+
+def _as_float(value: Any) -> Any:
+    return float(value) if type(value) is int and abs(value) <= LARGEST else value
 
 
 def check_field_names(names: Iterable[str]) -> None:

@@ -33,140 +33,82 @@ def assert_same(loaded, model):
         torch.testing.assert_close(loaded.state_dict()[key], weight, msg=key)
 
 
-def renamed(weights, *rules):
-    found = {}
-    for key, weight in weights.items():
-        for pattern, new in rules:
-            key = re.sub(pattern, new, key)
-        found[key] = weight
-    return found
-
-
-def under(prefix, weights):
-    return {prefix + key: weight for key, weight in weights.items()}
-
-
-def split_qkv(weights, names):
-    found = {}
-    for key, weight in weights.items():
-        if ".qkv." in key:
-            for name, part in zip(names, weight.chunk(3), strict=True):
-                found[key.replace("qkv", name)] = part
-        else:
-            found[key] = weight
-    return found
-
-
-def transformers(weights, live=False):
-    """Our ViT's weights as the transformers library names them, saved or in memory."""
-    names = [f"{c}_proj" for c in "qkv"] if live else ["attention.query", "attention.key"]
-    names = names if live else [*names, "attention.value"]
-    return renamed(
-        split_qkv(weights, names),
-        (r"^norm\.", "layernorm."),
-        (r"^head\.", "classifier."),
-        (r"^(cls_token|register_tokens)", r"embeddings.\1"),
-        (r"^pos_embed", "embeddings.position_embeddings"),
-        (r"^patch_embed.proj", "embeddings.patch_embeddings.projection"),
-        (r"\.attn\.proj", ".attention.o_proj" if live else ".attention.output.dense"),
-        (r"\.attn\.", ".attention."),
-        (r"\.ls([12])\.gamma", r".layer_scale\1.lambda1"),
-        (r"^blocks", "layers" if live else "encoder.layer"),
-    )
-
-
-def transformers_vit(weights, live=False):
-    old = () if live else ((r"mlp\.fc1", "intermediate.dense"), (r"mlp\.fc2", "output.dense"))
-    return renamed(
-        transformers(weights, live),
-        (r"norm1", "layernorm_before"),
-        (r"norm2", "layernorm_after"),
-        *old,
-    )
-
-
-def crate_mae(weights):
-    return renamed(
-        weights,
-        ("conv1", "patch_embed.proj"),
-        ("pos_embedding", "pos_embed"),
-        (r"transformer\.layers\.(\d+)", r"blocks.\1.layers.0"),
-        (r"mlp_head\.0", "norm"),
-    )
-
-
-def chunked(weights):
-    return renamed(weights, (r"blocks\.(\d+)", r"blocks.0.\1"))
-
-
 TOKEN = torch.ones(1, 12)
 SOURCES = {
-    "CRATE": ("crate", lambda w: w, {"norm_eps": 1e-5, "stem": "linear"}),
-    "DINO": ("vit", lambda w: w, {}),
-    "DINO in chunks": ("vit-backbone", chunked, {}),
-    "MAE": ("vit", lambda w: w | {"mask_token": TOKEN, "decoder_embed.weight": TOKEN}, {}),
+    "CRATE": ("crate", lambda w, o: w, {"norm_eps": 1e-5, "stem": "linear"}),
+    "DINO": ("vit", lambda w, o: w, {}),
+    "DINO in chunks": ("vit-backbone", lambda w, o: o.chunked(w), {}),
+    "MAE": ("vit", lambda w, o: w | {"mask_token": TOKEN, "decoder_embed.weight": TOKEN}, {}),
     "timm with registers": (
         "vit-registers",
-        lambda w: renamed(w, ("register_tokens", "reg_token")),
+        lambda w, o: o.renamed(w, ("register_tokens", "reg_token")),
         {"position_resize": "antialias"},
     ),
     "DINOv2": (
         "vit-dinov2",
-        lambda w: w | {"mask_token": TOKEN},
+        lambda w, o: w | {"mask_token": TOKEN},
         {"position_resize": "antialias", "registers": 2, "layer_scale": True},
     ),
     "DINOv2 in chunks": (
         "vit-dinov2",
-        lambda w: chunked(w) | {"mask_token": TOKEN},
+        lambda w, o: o.chunked(w) | {"mask_token": TOKEN},
         {"position_resize": "offset"},
     ),
     "DeiT III": (
         "vit-dinov2",
-        lambda w: renamed(w, (r"ls([12])\.gamma", r"gamma_\1")),
+        lambda w, o: o.renamed(w, (r"ls([12])\.gamma", r"gamma_\1")),
         {"position_resize": "antialias"},
     ),
-    "transformers ViT": ("vit", transformers_vit, {"norm_eps": 1e-12, "position_resize": "size"}),
-    "transformers ViT, live": ("vit", lambda w: transformers_vit(w, True), {"norm_eps": 1e-12}),
+    "transformers ViT": (
+        "vit",
+        lambda w, o: o.transformers_vit(w),
+        {"norm_eps": 1e-12, "position_resize": "size"},
+    ),
+    "transformers ViT, live": (
+        "vit",
+        lambda w, o: o.transformers_vit(w, True),
+        {"norm_eps": 1e-12},
+    ),
     "transformers ViT in a classifier": (
         "vit",
-        lambda w: {
-            k if "classifier" in k else f"vit.{k}": v for k, v in transformers_vit(w).items()
+        lambda w, o: {
+            k if "classifier" in k else f"vit.{k}": v for k, v in o.transformers_vit(w).items()
         },
         {"num_classes": 5},
     ),
     "transformers MAE": (
         "vit-backbone",
-        lambda w: under("vit.", transformers_vit(w)) | {"decoder.mask_token": TOKEN},
+        lambda w, o: o.under("vit.", o.transformers_vit(w)) | {"decoder.mask_token": TOKEN},
         {},
     ),
     "transformers DINOv2": (
         "vit-dinov2",
-        lambda w: transformers(w) | {"embeddings.mask_token": TOKEN},
+        lambda w, o: o.transformers(w) | {"embeddings.mask_token": TOKEN},
         {"norm_eps": 1e-6, "position_resize": "antialias"},
     ),
     "transformers DINOv2, live": (
         "vit-dinov2",
-        lambda w: renamed(transformers(w, True), ("^layers", "encoder.layer")),
+        lambda w, o: o.renamed(o.transformers(w, True), ("^layers", "encoder.layer")),
         {"registers": 2},
     ),
     "CRATE-alpha": (
         "crate-alpha",
-        lambda w: w,
+        lambda w, o: w,
         {"nonlinearity": "ista_overcomplete", "norm_eps": 1e-6, "head_eps": 1e-5},
     ),
     "CRATE-MAE": (
         "crate-mae",
-        lambda w: crate_mae(w) | {"mask_token": TOKEN, "decoder_blocks.0.w": TOKEN},
+        lambda w, o: o.crate_mae(w) | {"mask_token": TOKEN, "decoder_blocks.0.w": TOKEN},
         {"sparsity": 0.5, "head_eps": 1e-6, "num_classes": 0},
     ),
 }
 
 
 @pytest.mark.parametrize("source", SOURCES)
-def test_each_source_is_read(build_tiny, tmp_path, source):
+def test_each_source_is_read(build_tiny, tmp_path, source, others):
     kind, theirs, fields = SOURCES[source]
     model = build_tiny(kind)
-    torch.save(theirs(model.state_dict()), tmp_path / "x.pth")
+    torch.save(theirs(model.state_dict(), others), tmp_path / "x.pth")
     loaded = load_model(tmp_path / "x.pth", heads=3)
     assert_same(loaded, model)
     for name, value in fields.items():
@@ -178,9 +120,9 @@ def test_each_source_is_read(build_tiny, tmp_path, source):
     assert loaded.notes[0].startswith("layout: ")
 
 
-def test_every_layout_has_a_source_here(build_tiny):
+def test_every_layout_has_a_source_here(build_tiny, others):
     found = {
-        recognise(theirs(build_tiny(kind).state_dict())).layout.name
+        recognise(theirs(build_tiny(kind).state_dict(), others)).layout.name
         for kind, theirs, _ in SOURCES.values()
     }
     assert found == {layout.name for layout in LAYOUTS}
@@ -202,10 +144,13 @@ WRAPPERS = (
 
 @pytest.mark.parametrize("wrapper", WRAPPERS)
 @pytest.mark.parametrize("source", ["DINO", "transformers DINOv2", "CRATE-alpha", "CRATE-MAE"])
-def test_wrappers_are_taken_off_and_said(build_tiny, tmp_path, wrapper, source):
+def test_wrappers_are_taken_off_and_said(build_tiny, tmp_path, wrapper, source, others):
     kind, theirs, _ = SOURCES[source]
     model = build_tiny(kind)
-    torch.save({"state_dict": under(wrapper, theirs(model.state_dict()))}, tmp_path / "x.pth")
+    torch.save(
+        {"state_dict": others.under(wrapper, theirs(model.state_dict(), others))},
+        tmp_path / "x.pth",
+    )
     loaded = load_model(tmp_path / "x.pth", heads=3)
     assert_same(loaded, model)
     assert f"wrapper: {wrapper}" in loaded.notes
@@ -220,9 +165,11 @@ def test_wrappers_are_taken_off_and_said(build_tiny, tmp_path, wrapper, source):
         ("target_encoder.", "context_encoder."),
     ],
 )
-def test_of_two_networks_the_one_that_is_meant_is_taken(build_tiny, tmp_path, wanted, other):
+def test_of_two_networks_the_one_that_is_meant_is_taken(
+    build_tiny, tmp_path, wanted, other, others
+):
     model, second = build_tiny("vit-backbone"), build_tiny("vit-backbone", seed=1)
-    weights = under(other, second.state_dict()) | under(wanted, model.state_dict())
+    weights = others.under(other, second.state_dict()) | others.under(wanted, model.state_dict())
     root = other.split(".")[0]
     weights |= {f"{root}.dino_head.mlp.0.weight": TOKEN, "predictor.0.weight": TOKEN}
     torch.save(weights, tmp_path / "x.pth")
@@ -231,9 +178,12 @@ def test_of_two_networks_the_one_that_is_meant_is_taken(build_tiny, tmp_path, wa
     assert "left aside" in " ".join(loaded.notes)
 
 
-def test_two_networks_that_nobody_tells_apart(build_tiny, tmp_path):
+def test_two_networks_that_nobody_tells_apart(build_tiny, tmp_path, others):
     a, b = build_tiny("vit-backbone"), build_tiny("vit-backbone", seed=1)
-    torch.save(under("left.", a.state_dict()) | under("right.", b.state_dict()), tmp_path / "x.pth")
+    torch.save(
+        others.under("left.", a.state_dict()) | others.under("right.", b.state_dict()),
+        tmp_path / "x.pth",
+    )
     message = message_of(ValueError, tmp_path / "x.pth", heads=3)
     assert "holds 2 networks, under 'left.', 'right.'; save the one that is meant" in message
 
@@ -306,9 +256,9 @@ def test_a_position_for_every_register(build_tiny, tmp_path):
     torch.testing.assert_close(loaded.pos_embed.data, weights["pos_embed"])
 
 
-def test_a_classifier_of_more_than_cls_is_left_aside_and_said(build_tiny, tmp_path):
+def test_a_classifier_of_more_than_cls_is_left_aside_and_said(build_tiny, tmp_path, others):
     model = build_tiny("vit-dinov2")
-    weights = transformers(model.state_dict())
+    weights = others.transformers(model.state_dict())
     weights |= {"classifier.weight": torch.ones(5, 24), "classifier.bias": torch.ones(5)}
     torch.save(weights, tmp_path / "x.pth")
     loaded = load_model(tmp_path / "x.pth", heads=3)
@@ -341,21 +291,21 @@ def test_other_networks_are_refused_by_name(tmp_path, keys, name):
 
 
 @pytest.mark.parametrize("gate", ["w12", "weights_in"])
-def test_a_gated_mlp_is_refused_by_name(build_tiny, tmp_path, gate):
+def test_a_gated_mlp_is_refused_by_name(build_tiny, tmp_path, gate, others):
     kind, theirs, _ = SOURCES["transformers DINOv2"]
-    weights = theirs(build_tiny(kind).state_dict())
+    weights = theirs(build_tiny(kind).state_dict(), others)
     weights[f"encoder.layer.0.mlp.{gate}.weight"] = torch.ones(3, 3)
     torch.save(weights, tmp_path / "x.pth")
     message = message_of(ValueError, tmp_path / "x.pth")
     assert "SwiGLU" in message and "hf:facebook/dinov2-large" in message
 
 
-@pytest.mark.parametrize("theirs", [lambda w: w, transformers_vit])
-def test_a_vit_without_cls_is_refused_by_name(build_tiny, tmp_path, theirs):
+@pytest.mark.parametrize("theirs", [lambda w, o: w, lambda w, o: o.transformers_vit(w)])
+def test_a_vit_without_cls_is_refused_by_name(build_tiny, tmp_path, theirs, others):
     weights = build_tiny("vit-backbone").state_dict()
     del weights["cls_token"]
     weights["pos_embed"] = weights["pos_embed"][:, 1:]
-    torch.save(theirs(weights), tmp_path / "x.pth")
+    torch.save(theirs(weights, others), tmp_path / "x.pth")
     assert "this is I-JEPA" in message_of(ValueError, tmp_path / "x.pth", heads=3)
 
 
@@ -373,15 +323,15 @@ def test_a_vit_without_cls_is_refused_by_name(build_tiny, tmp_path, theirs):
         ("layernorm.bias", "1 missing: norm.bias"),
     ],
 )
-def test_what_is_missing_is_named_as_the_file_would(build_tiny, tmp_path, drop, message):
-    weights = transformers_vit(build_tiny("vit").state_dict())
+def test_what_is_missing_is_named_as_the_file_would(build_tiny, tmp_path, drop, message, others):
+    weights = others.transformers_vit(build_tiny("vit").state_dict())
     del weights[drop]
     torch.save(weights, tmp_path / "x.pth")
     assert message in message_of(ValueError, tmp_path / "x.pth", heads=3)
 
 
-def test_what_is_left_over_and_of_the_wrong_shape_is_named(build_tiny, tmp_path):
-    weights = transformers_vit(build_tiny("vit").state_dict())
+def test_what_is_left_over_and_of_the_wrong_shape_is_named(build_tiny, tmp_path, others):
+    weights = others.transformers_vit(build_tiny("vit").state_dict())
     torch.save(weights | {"encoder.layer.0.extra.weight": TOKEN}, tmp_path / "x.pth")
     message = message_of(ValueError, tmp_path / "x.pth", heads=3)
     assert "1 left over: encoder.layer.0.extra.weight" in message
@@ -404,17 +354,17 @@ def test_two_names_for_one_weight(build_tiny, tmp_path):
 @pytest.mark.parametrize(
     ("arch", "theirs"),
     [
-        ("crate_base_patch16_224.alpha", lambda w: w),
-        ("crate_large_patch14_224.alpha", lambda w: w),
-        ("crate_small_patch16_224.mae", crate_mae),
-        ("vit_small_patch14_518.dinov2", lambda w: w | {"mask_token": torch.ones(1, 384)}),
-        ("vit_base_patch14_518.dinov2_reg4", lambda w: w | {"mask_token": torch.ones(1, 768)}),
+        ("crate_base_patch16_224.alpha", lambda w, o: w),
+        ("crate_large_patch14_224.alpha", lambda w, o: w),
+        ("crate_small_patch16_224.mae", lambda w, o: o.crate_mae(w)),
+        ("vit_small_patch14_518.dinov2", lambda w, o: w | {"mask_token": torch.ones(1, 384)}),
+        ("vit_base_patch14_518.dinov2_reg4", lambda w, o: w | {"mask_token": torch.ones(1, 768)}),
     ],
 )
-def test_published_networks_need_no_architecture(tmp_path, arch, theirs):
+def test_published_networks_need_no_architecture(tmp_path, arch, theirs, others):
     depth = 2
     model = from_config(ARCHS[arch].override(depth=depth, num_classes=0))
-    save_file(theirs(model.state_dict()), tmp_path / "x.safetensors")
+    save_file(theirs(model.state_dict(), others), tmp_path / "x.safetensors")
     loaded = load_model(tmp_path / "x.safetensors")
     assert loaded.config == ARCHS[arch].override(depth=depth, num_classes=0)
     assert f"{ARCHS[arch].heads} heads, as all published" in " ".join(loaded.notes)
@@ -448,11 +398,13 @@ CONFIG = {
 
 
 @pytest.fixture
-def folder(build_tiny, tmp_path):
+def folder(build_tiny, tmp_path, others):
     """A folder as the transformers library writes it."""
     folder = tmp_path / "my-dinov2"
     folder.mkdir()
-    save_file(transformers(build_tiny("vit-dinov2").state_dict()), folder / "model.safetensors")
+    save_file(
+        others.transformers(build_tiny("vit-dinov2").state_dict()), folder / "model.safetensors"
+    )
     (folder / "config.json").write_text(json.dumps(CONFIG))
     return folder
 
@@ -519,24 +471,10 @@ def test_timm_s_config_settles_heads_and_pixels(build_tiny, tmp_path, monkeypatc
     assert "says global_pool 'avg'" in message_of(ValueError, tmp_path)
 
 
-def sharded(weights, folder, ending="safetensors"):
-    stem = "model" if ending == "safetensors" else "pytorch_model"
-    names = sorted(weights)
-    listed = {}
-    for number, part in enumerate((names[::2], names[1::2]), 1):
-        name = f"{stem}-{number:05d}-of-00002.{ending}"
-        shard = {key: weights[key].contiguous() for key in part}
-        (save_file if ending == "safetensors" else torch.save)(shard, folder / name)
-        listed |= dict.fromkeys(part, name)
-    index = folder / f"{stem}.{ending}.index.json"
-    index.write_text(json.dumps({"metadata": {"total_size": 1}, "weight_map": listed}))
-    return index
-
-
 @pytest.mark.parametrize("ending", ["safetensors", "bin"])
-def test_shards(build_tiny, tmp_path, ending):
+def test_shards(build_tiny, tmp_path, ending, others):
     model = build_tiny("vit-dinov2")
-    index = sharded(transformers(model.state_dict()), tmp_path, ending)
+    index = others.sharded(others.transformers(model.state_dict()), tmp_path, ending)
     (tmp_path / "config.json").write_text(json.dumps(CONFIG))
     assert_same(load_model(tmp_path), model)
     assert_same(load_model(index), model)
@@ -594,9 +532,13 @@ def test_a_recorded_architecture_of_another_width_settles_nothing(build_tiny, tm
     assert "do not tell the number of heads" in message_of(ValueError, tmp_path / "x.pth")
 
 
-def test_crate_s_training_code_names_its_architecture(tmp_path):
+def test_crate_s_training_code_names_its_architecture(tmp_path, others):
     model = from_config(ARCHS["crate_tiny_patch16_224.neurips23"].override(depth=1))
-    stored = {"epoch": 1, "arch": "CRATE_tiny", "state_dict": under("module.", model.state_dict())}
+    stored = {
+        "epoch": 1,
+        "arch": "CRATE_tiny",
+        "state_dict": others.under("module.", model.state_dict()),
+    }
     torch.save(stored, tmp_path / "x.pth")
     assert load_model(tmp_path / "x.pth").config == model.config
 
@@ -675,9 +617,9 @@ KINDS = {
 @pytest.mark.filterwarnings("ignore")  # torch's own remarks on these kinds
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("source", ["DINO", "transformers ViT"])
-def test_tensors_that_are_no_weights(build_tiny, tmp_path, kind, source):
+def test_tensors_that_are_no_weights(build_tiny, tmp_path, kind, source, others):
     _, theirs, _ = SOURCES[source]
-    weights = theirs(build_tiny("vit").state_dict())
+    weights = theirs(build_tiny("vit").state_dict(), others)
     make, message = KINDS[kind]
     key = next(key for key in weights if key.endswith(("norm1.weight", "layernorm_before.weight")))
     torch.save(weights | {key: make()}, tmp_path / "x.pth")
@@ -687,9 +629,9 @@ def test_tensors_that_are_no_weights(build_tiny, tmp_path, kind, source):
 
 @pytest.mark.parametrize("number", ["3000000", "99999999999999999999", "1" * 5000, "40"])
 @pytest.mark.parametrize("source", ["DINO", "transformers ViT", "CRATE-alpha"])
-def test_a_layer_far_behind_the_last_is_told_at_once(build_tiny, tmp_path, number, source):
+def test_a_layer_far_behind_the_last_is_told_at_once(build_tiny, tmp_path, number, source, others):
     kind, theirs, _ = SOURCES[source]
-    weights = theirs(build_tiny(kind).state_dict())
+    weights = theirs(build_tiny(kind).state_dict(), others)
     key = next(key for key in weights if ".2." in key)
     weights[key.replace(".2.", f".{number}.")] = weights[key]
     torch.save(weights, tmp_path / "x.pth")
