@@ -1,7 +1,7 @@
 """The dictionary that ISTA codes tokens in, and the objective its step is derived from.
 
 Yu et al. 2023 (arXiv 2306.01129), Sec. 2.4. Axis letters: b images, t tokens, d embedding, n atoms
-(n = d in CRATE).
+(n = d in CRATE, 4 d in CRATE-alpha).
 """
 
 from __future__ import annotations
@@ -64,11 +64,11 @@ def lasso_objective(
     return (misfit + sparsity * codes.abs().sum(-1)).mean(-1)
 
 
-def coding_objective(state: LayerState, codes: Float[Tensor, "b t d"]) -> Float[Tensor, " b"]:
+def coding_objective(state: LayerState, codes: Float[Tensor, "b t n"]) -> Float[Tensor, " b"]:
     """What a layer's ISTA step is derived to lower, at codes of the tokens that it sees, per token.
 
-    The `lasso_objective` of `state.normed_half`; the step goes from the codes `state.normed_half`
-    to the codes `state.output`. Raises ValueError in a layer without a dictionary.
+    The `lasso_objective` of `state.normed_half`; the layer goes from the codes
+    `state.initial_codes` to the codes `state.codes`. Raises ValueError in a layer without a dictionary.
     """
     dictionary, _, sparsity = state.sparse_coding
     return lasso_objective(codes, state.normed_half, dictionary, sparsity)
