@@ -19,6 +19,7 @@ from crate_analysis.measures.steps import (
     measured_gradient,
     random_step,
     rate_change,
+    turned,
     turned_cosine,
     with_length_of,
 )
@@ -76,6 +77,7 @@ __all__ = [
     "subspace_overlap",
     "token_dimension",
     "total_coding_rate",
+    "turned",
     "turned_cosine",
     "with_length_of",
 ]

@@ -7,11 +7,8 @@ directions costs little; compression is a falling rate.
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
-
-from crate_analysis.models import LayerState
 
 
 def coding_rate(
@@ -66,23 +63,20 @@ def total_coding_rate(
     return coding_rate(z.unsqueeze(1), eps2, normalize)
 
 
-def rate_reduction(state: LayerState, eps2: float = 0.01) -> Float[Tensor, " b"]:
-    """R(Z) - R^c(Z | U_[K]) of a layer's input, both of the same tokens, one value an image.
+def rate_reduction(
+    z: Float[Tensor, "b t d"], subspaces: Float[Tensor, "h d p"], eps2: float = 0.01
+) -> Float[Tensor, " b"]:
+    """R(Z) - R^c(Z | U_[K]), the objective without its sparsity, one value an image, in nats.
 
-    The objective subtracts two rates of one Z (Yu et al. 2023, Eq. 1). `total_coding_rate` and
-    `coding_rate` of `state.projections` do not: the one scales each token to unit length, the other
-    does so anew in each subspace. Here the tokens LN(Z) are scaled once, and projected onto
-    orthonormal bases of the spans of the U_k, for which the derivation is made, so that neither the
-    scale nor the skewness of the learned U_k counts. In nats. Errors as `coding_rate`.
+    Both rates see the same tokens on one scale: each of unit length, projected by U_k as it is
+    (Yu et al. 2023, Eq. 1). `coding_rate(state.projections)`, as the released code measures it,
+    scales each projection anew, so that its difference from R is no value of the objective.
+    Arguments and errors as for `coding_rate`.
 
-    >>> from crate_analysis import build_model
-    >>> model = build_model("crate_micro_patch6_72.creatures")
-    >>> rate_reduction(next(model.unroll(torch.rand(2, 3, 72, 72)))).shape
-    torch.Size([2])
+    >>> z = torch.eye(4)[None]
+    >>> bool(rate_reduction(z, torch.eye(4)[None]).abs() < 1e-5)  # one subspace: the whole space
+    True
     """
-    tokens = F.normalize(state.normed.float(), dim=-1)
-    bases, values, _ = torch.linalg.svd(state.subspaces.float(), full_matrices=False)
-    smallest = values[:, :1] * max(state.subspaces.shape[1:]) * torch.finfo(values.dtype).eps
-    bases = bases * (values > smallest).unsqueeze(1)
-    apart = coding_rate(torch.einsum("btd,hdp->bhtp", tokens, bases), eps2, normalize=False)
-    return total_coding_rate(tokens, eps2, normalize=False) - apart
+    unit = torch.nn.functional.normalize(z, dim=-1)
+    projections = torch.einsum("hdp,btd->bhtp", subspaces, unit)
+    return total_coding_rate(z, eps2) - coding_rate(projections, eps2, normalize=False)

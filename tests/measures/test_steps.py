@@ -16,6 +16,7 @@ from crate_analysis.measures import (
     measured_gradient,
     random_step,
     rate_change,
+    turned,
     turned_cosine,
     with_length_of,
 )
@@ -196,3 +197,12 @@ def test_a_random_step_is_as_long_and_points_nowhere():
     assert torch.equal(drawn, random_step(step)) and not torch.equal(drawn, random_step(step, 1))
     values = torch.stack([cosine(random_step(step, seed), step) for seed in range(200)])
     assert abs(values.mean()) < 0.01 and values.std() == pytest.approx(320**-0.5, rel=0.1)
+
+
+def test_a_turned_step_keeps_lengths_and_angles_and_loses_its_direction():
+    step = torch.randn(1, 6, 64)
+    other = turned(step, seed=3)
+    torch.testing.assert_close(other @ other.mT, step @ step.mT, rtol=1e-4, atol=1e-4)
+    assert cosine(step, other).abs().item() < 0.3
+    torch.testing.assert_close(other, turned(step, seed=3))
+    assert not torch.allclose(other, turned(step, seed=4))
