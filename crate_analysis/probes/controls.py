@@ -11,10 +11,10 @@ import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from crate_analysis.datasets import Sample, Samples, as_samples, stack_images
+from crate_analysis.datasets import Sample, Samples, as_samples
 from crate_analysis.models import Edit, UnrolledModel
 from crate_analysis.walk import READING, Reading, check_model, layer_states
 
@@ -135,14 +135,16 @@ def accuracy_under(
     return frame
 
 
-def pixel_features(samples: Sequence[Sample], cells: int = CELLS) -> Float[Tensor, "b d"]:
-    """Raw pixels as features: each image averaged to `cells` x `cells`, in [0, 1], d = 3 cells^2.
+def pixel_features(images: UInt8[Tensor, "b 3 H W"], cells: int = CELLS) -> Float[Tensor, "b d"]:
+    """Raw pixels as features: images averaged to `cells` x `cells`, -1/2 to 1/2, d = 3 cells^2.
 
-    What neighbours among them tell of the classes is the level that a network's features have to
-    pass (`knn_accuracy`). Raises ValueError for images of differing size.
+    What a vote of neighbours among them tells of the classes is the level that a network's features
+    have to pass (`training.knn.knn_accuracy`).
+
+    >>> pixel_features(torch.zeros(2, 3, 36, 36, dtype=torch.uint8)).shape
+    torch.Size([2, 972])
     """
-    images = stack_images(samples).float() / 255
-    return F.adaptive_avg_pool2d(images, cells).flatten(1)
+    return F.adaptive_avg_pool2d(images.float() / 255 - 0.5, cells).flatten(1)
 
 
 @torch.inference_mode()

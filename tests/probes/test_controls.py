@@ -117,7 +117,5 @@ def test_accuracy_is_that_of_the_models_own_logits():
 def test_raw_pixels_are_means_of_cells():
     images = torch.zeros(1, 3, 4, 4, dtype=torch.uint8)
     images[0, 0, :2, :2] = torch.tensor([[0, 255], [255, 0]])
-    [features] = pixel_features(
-        [Sample(images[0], None, torch.zeros(0, 4, 4, dtype=torch.bool), (), "")], 2
-    )
-    assert features.tolist() == [0.5, *[0.0] * 11]
+    [features] = pixel_features(images, 2)
+    assert features.tolist() == [0.0, *[-0.5] * 11]
