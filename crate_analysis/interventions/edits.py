@@ -273,7 +273,7 @@ def skip(layer: int, half_step: HalfStep) -> Change:
     )
 
 
-def scale(layer: int, half_step: HalfStep, factor: float) -> Change:
+def scale(layer: int, half_step: HalfStep, factor: float | int) -> Change:
     """Lengthen, shorten or turn round half a layer's step: s + factor (step - s).
 
     s is where the half step sets out from: see `skip`. Raises ValueError for a factor of 1, which
