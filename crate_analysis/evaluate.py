@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -20,14 +19,15 @@ import torch
 
 from crate_analysis.datasets import SampleDataset, load_dataset
 from crate_analysis.distributed import joined, rank
-from crate_analysis.fingerprints import describe, digest, of_code
+from crate_analysis.fingerprints import describe, of_code
 from crate_analysis.measures import measure_layers
 from crate_analysis.models import UnrolledModel, load_model
+from crate_analysis.names import digest, slug
 from crate_analysis.segmentation import Scoring, attention_iou, head_scores
 from crate_analysis.segmentation.detection import find_objects
 from crate_analysis.segmentation.masks import Rule
 from crate_analysis.segmentation.truth import Region
-from crate_analysis.shards import Measurement, measure_in_shards
+from crate_analysis.shards import Measurement, check_table, measure_in_shards
 from crate_analysis.walk import Reading
 
 
@@ -39,25 +39,29 @@ def evaluate(
     folder: Path,
     shard_size: int,
 ) -> Path:
-    """The table of a measurement, in `folder` and named by the model, the pictures and the request.
+    """The table of a measurement, in `folder` and named by the model, the images and the request.
 
-    `request` is all of what settles the numbers beside model, pictures and code, JSON-ready, with
+    `request` is all of what settles the numbers beside model, images and code, JSON-ready, with
     the measurement's name as `measure`. Beside the table a `.json` file says what it is of, and
-    which pictures could not be read.
+    which images could not be read.
     """
     record = {
         **request,
         **describe(model, dataset),
         "code": of_code(Path(__file__).parent),
     }
-    stem = re.sub(r"[^\w.-]+", "-", f"{request['measure']}-{model.name}")
+    stem = f"{request['measure']}-{slug(model.name)}"
     table = folder / f"{stem}-{digest([json.dumps(record).encode()])}.csv"
     measure_in_shards(measurement, dataset, table, shard_size, record)
     return table
 
 
 def read_objects(table: str | Path) -> pd.DataFrame:
-    """The frame of `detect_objects` from a table that this module wrote."""
+    """The frame of `detect_objects` from a table that this module wrote.
+
+    Raises DamagedFileError for a table that is not as it was written.
+    """
+    check_table(Path(table))
     parse = {"bbox": json.loads, "segmentation": json.loads}
     return pd.read_csv(table, converters=parse)
 
@@ -99,7 +103,7 @@ def _run(
     with joined(device) as own:
         network = load_model(model).to(own)
         size = image_size or network.config.image_size
-        pictures = load_dataset(dataset, split, size, limit, seed)
+        images = load_dataset(dataset, split, size, limit, seed)
         how = Reading(batch_size, workers=workers)
         measurements: dict[str, Measurement] = {
             "layers": lambda part: measure_layers(network, part, reading=how),
@@ -108,7 +112,7 @@ def _run(
             "objects": lambda part: _objects(network, part, options, how),
         }
         request = {"measure": measure, "batch_size": batch_size, **options}
-        table = evaluate(measurements[measure], request, network, pictures, folder, shard_size)
+        table = evaluate(measurements[measure], request, network, images, folder, shard_size)
         if rank() == 0:
             print(table)
 
@@ -137,11 +141,11 @@ def _parser() -> argparse.ArgumentParser:
         one.add_argument("folder", type=Path, help="where tables are kept")
         one.add_argument("--split", default="val", help="of the data set")
         one.add_argument("--image-size", type=int, help="pixels; the model's own when left out")
-        one.add_argument("--limit", type=int, help="pictures; all when left out")
-        one.add_argument("--seed", type=int, default=0, help="of generated or chosen pictures")
-        one.add_argument("--batch-size", type=int, default=32, help="pictures at a time")
-        one.add_argument("--shard-size", type=int, default=128, help="pictures kept at a time")
-        one.add_argument("--workers", type=int, default=0, help="processes that read pictures")
+        one.add_argument("--limit", type=int, help="images; all when left out")
+        one.add_argument("--seed", type=int, default=0, help="of generated or chosen images")
+        one.add_argument("--batch-size", type=int, default=32, help="images at a time")
+        one.add_argument("--shard-size", type=int, default=128, help="images kept at a time")
+        one.add_argument("--workers", type=int, default=0, help="processes that read images")
         one.add_argument("--device", default="cpu", help="such as cuda")
         one.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     for name in ("attention", "heads"):
@@ -157,7 +161,7 @@ def _parser() -> argparse.ArgumentParser:
         help="which pixels count: all, or for parts those of their object",
     )
     parsers["objects"].add_argument("--layers", nargs="+", type=int, default=[-1], help="to read")
-    parsers["objects"].add_argument("--n-masks", type=int, default=3, help="objects a picture")
+    parsers["objects"].add_argument("--n-masks", type=int, default=3, help="objects an image")
     parsers["objects"].add_argument("--tau", type=float, default=0.15, help="of the affinity")
     return parser
 

@@ -105,14 +105,14 @@ def walk(
     [0, 1] [(2, 145, 128)]
     """
     samples = as_samples(data, image_size=check_model(model).config.image_size)
-    wanted = check_layers(model, layers)
+    wanted = None if layers is None else check_layers(model, layers)
     return _walk(model, samples, wanted, reading, edits)
 
 
 def _walk(
     model: UnrolledModel,
     samples: Samples,
-    layers: list[int],
+    layers: list[int] | None,
     reading: Reading,
     edits: Sequence[Edit],
 ) -> Iterator[Batch]:
@@ -124,22 +124,31 @@ def _walk(
 def layer_states(
     model: UnrolledModel,
     samples: Sequence[Sample],
-    layers: Sequence[int],
+    layers: Sequence[int] | None,
     edits: Sequence[Edit] = (),
 ) -> tuple[tuple[int, int], Iterator[LayerState]]:
-    """The patch grid of some samples, and their states in these layers, counted from 0."""
+    """The patch grid of some samples, and their states in these layers (from 0), None for all."""
     images = model.normalize(stack_images(samples).to(device_of(model)))
-    check_reached(model, edits, max(layers))
-    return model.patch_grid(images), _chosen(model.unroll(images, edits), layers)
+    if not edits:
+        return model.patch_grid(images), _chosen(model.unroll(images), layers)
+    if layers is not None:
+        check_reached(model, edits, max(layers))
+    return model.patch_grid(images), _all_read(_chosen(model.unroll(images, edits), layers))
 
 
-def _chosen(states: Iterator[LayerState], layers: Sequence[int]) -> Iterator[LayerState]:
+def _chosen(states: Iterator[LayerState], layers: Sequence[int] | None) -> Iterator[LayerState]:
     for state in states:
-        if state.index in layers:
+        if layers is None or state.index in layers:
             yield state
-        if state.index == max(layers):
-            state.check_edits_read()
+        if layers is not None and state.index == max(layers):
             return
+
+
+def _all_read(states: Iterator[LayerState]) -> Iterator[LayerState]:
+    """The states; after the last, an error where an edit has done nothing to what was read."""
+    for state in states:
+        yield state
+    state.check_edits_read()
 
 
 def check_reached(model: UnrolledModel, edits: Sequence[Edit], deepest: int) -> None:

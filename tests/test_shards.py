@@ -117,7 +117,7 @@ def test_workers_are_passed_on(what, name, tmp_path, monkeypatch):
     asked = []
 
     def stop(*_, **options):
-        asked.append(options["workers"])
+        asked.append(options["reading"].workers)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"crate_analysis.evaluate.{name}", stop)
@@ -299,7 +299,7 @@ def test_pictures_left_out_before_a_stop_are_listed(pictures, tmp_path):
 
     table = tmp_path / "table.csv"
     with pytest.raises(KeyboardInterrupt):
-        measure_in_shards(stopped, patchy, table, 6, {})
+        measure_in_shards(stopped, patchy, table, 6, {"of": "count"})
     with pytest.warns(LeftOutWarning, match="(?s)2 of 21 .*picture 2 is .*picture 20 is"):
         measure_in_shards(measured, patchy, table, 6, {"of": "count"})
     record = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))

@@ -8,7 +8,7 @@ from crate_analysis import build_model, load_dataset
 from crate_analysis.measures import measure_layers
 from crate_analysis.probes import cls_attention, patch_attention
 from crate_analysis.segmentation import head_scores
-from crate_analysis.walk import Reading, as_samples, walk
+from crate_analysis.walk import Reading, walk
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What the objective of a white-box transformer is made of, measured layer by layer."""
 
 from crate_analysis.measures.choice import cross_fit
-from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
+from crate_analysis.measures.coding_rate import coding_rate, rate_reduction, total_coding_rate
 from crate_analysis.measures.dictionary import (
     atom_cosines,
     coding_objective,
@@ -17,6 +17,7 @@ from crate_analysis.measures.steps import (
     lift,
     measured_gradient,
     rate_change,
+    turned,
     turned_cosine,
     with_length_of,
 )
@@ -64,6 +65,7 @@ __all__ = [
     "paired_difference",
     "principal_cosines",
     "rate_change",
+    "rate_reduction",
     "run_image_interval",
     "run_interval",
     "step_strength",
@@ -71,6 +73,7 @@ __all__ = [
     "subspace_overlap",
     "token_dimension",
     "total_coding_rate",
+    "turned",
     "turned_cosine",
     "with_length_of",
 ]

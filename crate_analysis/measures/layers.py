@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from crate_analysis.datasets import Samples
-from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
+from crate_analysis.measures.coding_rate import coding_rate, rate_reduction, total_coding_rate
 from crate_analysis.measures.sparsity import nonzero_fraction
 from crate_analysis.models import Edit, LayerState, UnrolledModel
 from crate_analysis.walk import READING, Reading, check_layers, check_model, walk
@@ -23,12 +23,13 @@ MEASURES: dict[str, Measure] = {
     "coding_rate": lambda state: coding_rate(state.projections),
     "coding_rate_after_attention": lambda state: coding_rate(state.project(state.half)),
     "total_coding_rate": lambda state: total_coding_rate(state.normed),
+    "rate_reduction": lambda state: rate_reduction(state.normed, state.subspaces),
     "nonzero_fraction": lambda state: nonzero_fraction(state.output),
 }
 """What the paper measures, layer by layer: R^c(Z^l | U) on the layer's input, where the released
 code takes it; the same on Z^{l+1/2}, where the paper's label places it; R(Z^l); and
-||Z^{l+1}||_0 / (d t). R and R^c before attention see the same normalised tokens, so that their
-difference is the rate reduction."""
+||Z^{l+1}||_0 / (d t). `rate_reduction` is the objective's R - R^c, both of the same tokens on one
+scale."""
 
 
 @torch.inference_mode()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -25,8 +24,9 @@ from crate_analysis.datasets import Sample, SampleDataset, Samples, as_samples
 from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.distributed import end_with_parent
-from crate_analysis.fingerprints import describe, digest, of_code, of_edits
+from crate_analysis.fingerprints import describe, of_code, of_edits
 from crate_analysis.models import Edit, UnrolledModel
+from crate_analysis.names import digest, slug
 from crate_analysis.probes.features import patch_keys
 from crate_analysis.segmentation.average_precision import check_one_layer
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, patch_grid
@@ -39,7 +39,7 @@ from crate_analysis.walk import (
     device_of,
     layer_states,
 )
-from crate_analysis.writing import write_text
+from crate_analysis.writing import DamagedFileError, seal, unseal, write_text
 
 Refine = Callable[[Tensor, Tensor], Tensor]
 """From masks (k,H,W) bool and their picture (3,H,W) uint8 to masks (k,H,W) bool."""
@@ -87,8 +87,9 @@ def detect_objects(
     run lengths).
 
     Raises what `maskcut` raises, ValueError for a layer that does not exist and for a data set
-    without images that can be read, for an edit that has no fingerprint, and RuntimeError where
-    another run is writing the same file.
+    without images that can be read, and for an edit that has no fingerprint, RuntimeError where
+    another run is writing the same file, and DamagedFileError for lines that are not as they were
+    written.
     """
     cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
     dataset = as_samples(dataset, image_size=model.config.image_size)
@@ -102,13 +103,14 @@ def detect_objects(
         **({"edits": of_edits(edits)} if edits else {}),
     }
     count = reading.count(dataset)
-    with _open_results(Path(folder), settings) as (file, done):
+    header = seal(settings)
+    with _open_results(Path(folder), model.name, header) as (file, done):
         records = _records(model, dataset, range(done, count), cuts, reading, edits)
         bar = tqdm(
             records, model.name, count, initial=done, unit="image", disable=not reading.progress
         )
-        for record in bar:
-            file.write(json.dumps(record).encode() + b"\n")
+        for place, record in enumerate(bar, done):
+            file.write(_line(record, header, place))
             file.flush()
     return read_results(file.name, count)
 
@@ -176,10 +178,10 @@ def _baselines(
 def read_results(path: str | Path, limit: int | None = None) -> pd.DataFrame:
     """The frame of `detect_objects` from its file, of the first `limit` images (default: all).
 
-    A `LeftOutWarning` lists images that were left out.
+    A `LeftOutWarning` lists images that were left out. Raises DamagedFileError for a line that is
+    not as it was written, or that is another file's.
     """
-    lines = Path(path).read_text(encoding="utf-8").splitlines()[1:][:limit]
-    return _frame([json.loads(line) for line in lines])
+    return _frame(_read_lines(Path(path), Path(path).read_bytes())[:limit])
 
 
 def _frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -194,7 +196,7 @@ def _frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"image": int, "layer": int, "score": float})
 
 
-def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str | Path) -> None:
+def write_coco_results(objects: pd.DataFrame, dataset: Samples, path: str | Path) -> None:
     """Write objects as a COCO result file, which the official tool reads: one layer's at a time.
 
     Masks and boxes are taken to each picture's own size, and pictures are called by COCO's ids.
@@ -202,6 +204,7 @@ def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str 
     """
     check_one_layer(objects)
     rle = run_lengths()
+    dataset = as_samples(dataset)
     content = []
     for index in objects.image.unique().tolist():
         found = objects[objects.image == index]
@@ -223,14 +226,12 @@ def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str 
 
 
 @contextmanager
-def _open_results(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[BinaryIO, int]]:
-    """The file of these settings, no other run's meanwhile, and how many pictures it holds.
+def _open_results(folder: Path, model: str, header: str) -> Iterator[tuple[BinaryIO, int]]:
+    """The file of what `header` asks for, no other run's meanwhile, and how many images it holds.
 
-    Half a last line is cut off.
+    A last line that is not complete is cut off.
     """
-    header = json.dumps(settings).encode()
-    stem = re.sub(r"[^\w.-]+", "-", settings["model"])  # a model may be called by its path
-    path = folder / f"{stem}-{digest([header])}.jsonl"
+    path = folder / f"{slug(model)}-{digest([header.encode()])}.jsonl"  # model may be a path
     folder.mkdir(parents=True, exist_ok=True)
     try:
         alone = FileLock(f"{path}.lock").acquire(blocking=False)
@@ -241,11 +242,35 @@ def _open_results(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[Bina
     with alone, path.open("a+b") as file:
         file.seek(0)
         text = file.read()
-        lines = text.count(b"\n")
-        file.truncate(text.rfind(b"\n") + 1)
-        if not lines:
-            file.write(header + b"\n")
-        yield file, max(0, lines - 1)
+        complete = text.rfind(b"\n") + 1
+        done = _read_lines(path, text[:complete], header) if complete else []
+        file.truncate(complete)
+        if not complete:
+            file.write(header.encode() + b"\n")
+        yield file, len(done)
+
+
+def _line(record: dict[str, Any], header: str, place: int) -> bytes:
+    """A line of the result file: it says of itself of which request and image it is."""
+    return seal(record, f"{header} {place}").encode() + b"\n"
+
+
+def _read_lines(path: Path, text: bytes, header: str | None = None) -> list[dict[str, Any]]:
+    """What the lines of a result file say, each checked; `header` is what the first must be."""
+    first, *lines = text.decode(errors="replace").split("\n")[:-1] or [""]
+    records = []
+    for number, line in enumerate([first, *lines], 1):
+        try:
+            if number == 1:
+                if header not in (None, first):
+                    raise ValueError("it is another request's")
+                unseal(first)
+            else:
+                records.append(unseal(line, f"{first} {number - 2}"))
+        except ValueError:
+            remedy = f"delete the file, or its lines from {number} on, and run again"
+            raise DamagedFileError(path, f"line {number}", remedy) from None
+    return records
 
 
 class _Job(NamedTuple):
@@ -288,7 +313,6 @@ def _records(
     return Parallel(n_jobs, return_as="generator", initializer=end_with_parent)(jobs)
 
 
-@torch.inference_mode()
 def _features(
     model: UnrolledModel,
     dataset: SampleDataset,
@@ -304,8 +328,7 @@ def _features(
         read = {index: one for index, one in found.items() if isinstance(one, Sample)}
         features: dict[int, Tensor] = {}
         if read:
-            grid, states = layer_states(model, list(read.values()), layers, edits)
-            features = {state.index: patch_keys(state) for state in states}
+            grid, features = _read(model, list(read.values()), layers, edits)
         rows = {index: row for row, index in enumerate(read)}
         for index, one in found.items():
             if isinstance(one, Sample):
@@ -313,6 +336,14 @@ def _features(
                 yield _Job(index, one.image, own, grid)
             else:
                 yield _LeftOut(index, str(one))
+
+
+@torch.inference_mode()
+def _read(
+    model: UnrolledModel, samples: list[Sample], layers: list[int], edits: Sequence[Any]
+) -> tuple[tuple[int, int], dict[int, Tensor]]:
+    grid, states = layer_states(model, samples, layers, edits)
+    return grid, {state.index: patch_keys(state) for state in states}
 
 
 def _cut_image(job: _Job, cuts: _Cuts) -> dict[str, Any]:

@@ -17,6 +17,7 @@ from crate_analysis.walk import READING, Reading, walk
 SCORING = Scoring()
 
 
+@torch.inference_mode()
 def head_scores(
     model: UnrolledModel,
     data: Samples,
@@ -56,7 +57,6 @@ def head_scores(
     return scoring.frame(_scores(model, data, scoring, layers, reading, edits))
 
 
-@torch.inference_mode()
 def _scores(
     model: UnrolledModel,
     data: Samples,

@@ -127,7 +127,7 @@ class Scoring:
         frame = pd.concat(rows, ignore_index=True) if rows else pd.DataFrame(columns=columns)
         absent = {"masks": NO_MASKS} if frame.empty else {}
         if "object" in self.within and "object" not in set(frame.within):
-            absent["object"] = NO_MASKS if frame.empty else NO_PARTS
+            absent["object"] = NO_PARTS
         if absent:
             raise AbsentError(absent, frame[columns])
         return frame[columns]

@@ -57,6 +57,12 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="also ship so many snapshots from before the end, the initial one first",
     )
+    publish.add_argument(
+        "--gate", type=float, help="least accuracy that was declared for a model that is evidence"
+    )
+    publish.add_argument(
+        "--replace", action="store_true", help="the shipped model of this name, if there is one"
+    )
     _add_cache(publish)
 
     batch = commands.add_parser(
@@ -248,7 +254,15 @@ def _probe(options: argparse.Namespace) -> None:
 
 
 def _ship(options: argparse.Namespace) -> None:
-    ship(options.folder, options.name, data_folder(), options.cache, options.snapshots)
+    ship(
+        options.folder,
+        options.name,
+        data_folder(),
+        options.cache,
+        options.snapshots,
+        options.gate,
+        options.replace,
+    )
 
 
 if __name__ == "__main__":

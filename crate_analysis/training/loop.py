@@ -249,7 +249,7 @@ def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
                     "another folder"
                 ) from None
             try:
-                _claim(folder / "recipe.json", recipe)
+                _claim(folder, recipe)
             except BaseException:
                 lock.release()
                 raise
@@ -271,22 +271,26 @@ def is_training(folder: Path) -> bool:
         return True
 
 
-def _claim(path: Path, recipe: Recipe) -> None:
-    if not path.exists():
-        write_text(path, json.dumps(recipe.to_dict(), indent=2) + "\n")
-        return
-    found = read_recipe(path, {recipe.objective: type(recipe)}).to_dict()
-    wanted = json.loads(json.dumps(recipe.to_dict()))
-    differing = [
-        f"{name}={found[name]!r}, not {wanted[name]!r}"
-        for name in wanted
-        if found[name] != wanted[name]
-    ]
-    if differing:
-        raise ValueError(
-            f"{path.parent} holds a run with {'; '.join(differing)}: "
-            "choose another folder to train in"
-        )
+def _claim(folder: Path, recipe: Recipe) -> None:
+    path = folder / "recipe.json"
+    if path.exists():
+        found = read_recipe(path, {recipe.objective: type(recipe)})
+        checkpoint = folder / "checkpoint.pt"
+        step = read_checkpoint(checkpoint)["step"] if checkpoint.exists() else 0
+        mine, others = recipe.to_dict(), found.to_dict()
+        if mine == others:
+            return
+        if not recipe.continues(found, step):
+            differing = [
+                f"{name}={others[name]!r}, not {mine[name]!r}"
+                for name in mine
+                if others[name] != mine[name]
+            ]
+            raise ValueError(
+                f"{folder} holds a run with {'; '.join(differing)}: "
+                "choose another folder to train in"
+            )
+    write_text(path, json.dumps(recipe.to_dict(), indent=2) + "\n")
 
 
 def _without_sum(scored: nn.Module) -> Any:
@@ -302,7 +306,8 @@ def _resume(
     if not path.exists():
         return 0, torch.zeros(1 + len(task.metrics)), []
     state = read_checkpoint(path)
-    if state["recipe"] != json.dumps(recipe.to_dict()):
+    found = type(recipe)(**{k: v for k, v in state["recipe"].items() if k != "objective"})
+    if not recipe.continues(found, state["step"]):
         raise ValueError(f"{path} is of a run with other settings; {_ANEW}")
     task.load_state_dict(state["task"])
     optimizer.load_state_dict(state["optimizer"])
@@ -346,7 +351,7 @@ def _save(
     content = io.BytesIO()
     torch.save(
         {
-            "recipe": json.dumps(recipe.to_dict()),
+            "recipe": recipe.to_dict(),
             "task": task.state_dict(),
             "optimizer": optimizer.state_dict(),
             "step": step,

@@ -108,6 +108,27 @@ class Recipe:
         """The weight decay of a step, where a group of parameters has any."""
         return self.weight_decay
 
+    @property
+    def constant_until(self) -> int:
+        """The step from which the end of the run changes what a step does; 0 for a cosine."""
+        return int((1 - self.cooldown) * self.steps) if self.schedule == "trapezoid" else 0
+
+    def continues(self, other: Recipe, step: int) -> bool:
+        """Whether a run of `other` that has done `step` steps has done what this recipe asks for.
+
+        So it is where they are alike, and of two trapezoids that differ in length alone as long as
+        neither has begun to fall.
+        """
+        ends = {"epochs", "warmup", "cooldown"}
+        mine, others = self.to_dict(), other.to_dict()
+        if mine == others:
+            return True
+        return (
+            step <= min(self.constant_until, other.constant_until)
+            and {name for name in mine if mine[name] != others.get(name)} <= ends
+            and round(self.warmup * self.steps) == round(other.warmup * other.steps)
+        )
+
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser before its first step; a group may name a `weight_decay` of its own."""
         kind = {"adamw": partial(torch.optim.AdamW, fused=True), "lion": Lion}[self.optimizer]
@@ -130,8 +151,9 @@ class Recipe:
         return torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record, the inverse of `read_recipe`."""
-        return {"objective": self.objective, **asdict(self)}
+        """A record as JSON gives it back, the inverse of `read_recipe`."""
+        record: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"objective": self.objective, **record}
 
 
 @dataclass(frozen=True)
@@ -181,13 +203,22 @@ class SupervisedRecipe(Recipe):
 def read_recipe(path: Path, kinds: Mapping[str, type[Recipe]]) -> Recipe:
     """The recipe that a run's `recipe.json` records; `kinds` are by their objective.
 
-    Raises ValueError where it was written by another version, with other settings.
+    Raises ValueError where it is damaged, or was written by another version, with other settings.
     """
-    record = json.loads(path.read_text(encoding="utf-8"))
+    anew = "choose another folder, or delete this one to train again"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, IsADirectoryError):
+        raise ValueError(f"{path} is damaged; {anew}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds no recipe; {anew}")
     objective = record.pop("objective", SupervisedRecipe.objective)
     if objective not in kinds:
         raise ValueError(f"{path}: there is no objective {objective!r}, only {', '.join(kinds)}")
     unknown = sorted(set(record) - {field.name for field in fields(kinds[objective])})
     if unknown:
         raise ValueError(f"{path} has settings of another version: {', '.join(unknown)}")
-    return kinds[objective](**record)
+    try:
+        return kinds[objective](**record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; {anew}") from None

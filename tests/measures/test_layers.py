@@ -51,7 +51,7 @@ def test_own_measures(model, pictures):
 
 
 def test_a_measure_of_the_wrong_shape_is_named(model, pictures):
-    with pytest.raises(ValueError, match=r"measure 'mean' gave shape \(\) for 2 pictures"):
+    with pytest.raises(ValueError, match=r"measure 'mean' gave shape \(\) for 2 images"):
         measure_layers(
             model, pictures, {"mean": lambda s: s.tokens.mean()}, reading=Reading(limit=2)
         )

@@ -15,6 +15,7 @@ from crate_analysis.measures import (
     measure_layers,
     measured_gradient,
     rate_change,
+    turned,
     turned_cosine,
     with_length_of,
 )
@@ -184,3 +185,12 @@ def test_rate_change_is_the_difference_of_the_rates():
         torch.testing.assert_close(rate_change(state, 0 * step), torch.zeros(2))
         short = with_length_of(-measured_gradient(state), 1e-3 * step)
         assert (rate_change(state, short) < 0).all()
+
+
+def test_a_turned_step_keeps_lengths_and_angles_and_loses_its_direction():
+    step = torch.randn(1, 6, 64)
+    other = turned(step, seed=3)
+    torch.testing.assert_close(other @ other.mT, step @ step.mT, rtol=1e-4, atol=1e-4)
+    assert cosine(step, other).abs().item() < 0.3
+    torch.testing.assert_close(other, turned(step, seed=3))
+    assert not torch.allclose(other, turned(step, seed=4))

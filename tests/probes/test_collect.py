@@ -57,7 +57,7 @@ def test_wrong_requests(model, pictures):
         collect(model, pictures, READERS, layers=[3])
     with pytest.raises(ValueError, match="layers is empty"):
         collect(model, pictures, READERS, layers=[])
-    with pytest.raises(ValueError, match="'mean' gave 1 rows for 5 pictures"):
+    with pytest.raises(ValueError, match="'mean' gave 1 rows for 5 images"):
         collect(model, pictures, {"mean": lambda s: s.tokens.mean(0, keepdim=True)})
 
 

@@ -113,8 +113,7 @@ def test_parts_are_those_that_the_sample_says_whatever_they_are_called(name):
 
 def test_attention_iou_has_a_row_for_each_of_three_persons(model, pictures):
     sample = pictures[0]
-    three = drawn(("person",) * 3, sample.masks[:3], (None,) * 3)
-    three = replace(three, image=sample.image, void=sample.void, crowds=sample.crowds)
+    three = replace(sample, masks=sample.masks[:3], mask_names=("person",) * 3, part_of=(None,) * 3)
     one = attention_iou(model, [replace(three, mask_names=("a", "b", "c"))], rules=["mass"])
     same = attention_iou(model, [three], rules=["mass"])
     assert not same.duplicated(["layer", "image", "place", "head"]).any()

@@ -166,7 +166,7 @@ def test_images_without_masks_are_refused(tmp_path):
         head_scores(model, load_dataset(f"folder:{tmp_path}"))
 
 
-def test_wrong_requests():
+def test_wrong_requests(unchecked):
     whole = [replace(Drawn()[0], part_of=())] * 2
     with pytest.raises(ValueError, match=r"no mask is part of another one here"):
         head_scores(Planted(), whole, Scoring(within=("image", "object")))

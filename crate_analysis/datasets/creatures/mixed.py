@@ -67,6 +67,8 @@ class MixedCreatures(GeneratedPictures):
         index : of the item.
         parts, coat : places in the classes of `creatures-parts` and of `creatures-coats`.
 
+        Raises IndexError for an item or a class that is not there.
+
         Examples
         --------
         >>> dataset = load_dataset("creatures-parts", limit=4)
@@ -75,6 +77,9 @@ class MixedCreatures(GeneratedPictures):
         'hare-ears bear-legs hare-tail boar-muzzle'
         """
         index = self.check(index)
+        for name, given in (("parts", parts), ("coat", coat)):
+            if not 0 <= given < 16:
+                raise IndexError(f"{name}={given} is none of the 16 classes, 0 to 15")
         pattern, palette = COATS[coat]
         species = Species(PART_CLASSES[parts], PART_CLASSES[parts], pattern, palette)
         fur = draw_coat(species, self._stream(index, MIXED_FUR))
