@@ -94,7 +94,7 @@ def dictionary_change(trained: Float[Tensor, "d n"], initial: Float[Tensor, "d n
             f"the dictionaries are {tuple(trained.shape)} and {tuple(initial.shape)}: take both "
             "from one architecture and layer"
         )
-    now, before = trained.double(), initial.double()
+    now, before = trained.detach().double(), initial.detach().double()
     lengths = now.norm(), before.norm()
     if not all(length > 0 for length in lengths):
         raise ValueError("a dictionary of zeros has no direction to compare")
