@@ -6,6 +6,7 @@ from crate_analysis.measures.dictionary import (
     atom_cosines,
     coding_objective,
     dictionary_change,
+    dictionary_frame,
     lasso_objective,
     step_strength,
 )
@@ -28,6 +29,7 @@ from crate_analysis.measures.subspaces import (
     orthogonality_gap,
     principal_cosines,
     subspace_coherence,
+    subspace_frame,
     subspace_overlap,
     token_dimension,
 )
@@ -56,6 +58,7 @@ __all__ = [
     "derived_gradient",
     "design_interval",
     "dictionary_change",
+    "dictionary_frame",
     "effective_dimension",
     "interval_frame",
     "lasso_objective",
@@ -74,6 +77,7 @@ __all__ = [
     "run_interval",
     "step_strength",
     "subspace_coherence",
+    "subspace_frame",
     "subspace_overlap",
     "token_dimension",
     "total_coding_rate",

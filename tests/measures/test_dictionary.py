@@ -1,5 +1,6 @@
 """Dictionaries of a few atoms, worked out by hand, then ISTA's own step."""
 
+import copy
 import math
 
 import pytest
@@ -10,6 +11,7 @@ from crate_analysis.measures import (
     atom_cosines,
     coding_objective,
     dictionary_change,
+    dictionary_frame,
     lasso_objective,
     step_strength,
 )
@@ -131,3 +133,16 @@ def test_how_far_a_dictionary_has_moved(unchecked):
         dictionary_change(first, torch.ones(3, 2))
     with pytest.raises(ValueError, match="a dictionary of zeros has no direction"):
         dictionary_change(first, torch.zeros(2, 2))
+
+
+def test_a_frame_of_all_layers_beside_the_first_values():
+    torch.manual_seed(0)
+    sizes = {"image_size": 16, "patch_size": 4, "dim": 12, "depth": 2, "heads": 3}
+    first = build_model("crate_micro_patch6_72.creatures", **sizes)
+    model = copy.deepcopy(first)
+    with torch.no_grad():
+        model.layers[1].nonlinearity.fn.weight.mul_(3)
+    frame = dictionary_frame(model, first).groupby("layer").first()
+    assert frame.change.tolist() == pytest.approx([0, 2]) and frame.cosine.tolist() == [1, 1]
+    assert frame.gap[0] == pytest.approx(dictionary_frame(first).gap.iloc[0])
+    assert dictionary_frame(first).change.isna().all()
