@@ -433,9 +433,7 @@ class Study:
         wanted = [needs] if isinstance(needs, str) else list(needs)
         names = {"masks": "masks", "parts": "masks of parts", "labels": "labels"}
         lacking = [names[truth] for truth in wanted if not self.has(truth)]
-        return (
-            f"`{self.dataset}` has no {' and no '.join(lacking)}" if lacking else ""
-        )
+        return f"`{self.dataset}` has no {' and no '.join(lacking)}" if lacking else ""
 
     def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
         quantities = list(dict.fromkeys(finding.quantity for finding in findings))
