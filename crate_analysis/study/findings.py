@@ -37,7 +37,7 @@ class Finding:
 
     model: str
     quantity: str
-    values: ArrayLike | float
+    values: ArrayLike | float | MeanInterval
     claim: str = ""
     rival: tuple[str, float] | None = None
     expected: Literal["above", "below"] = "above"
