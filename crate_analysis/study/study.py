@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -24,7 +24,7 @@ from torch import Tensor
 from crate_analysis.datasets import Sample, SampleDataset, batches, load_dataset, stack_images
 from crate_analysis.datasets.batches import AbsentError, attempts
 from crate_analysis.datasets.sample import UnreadableSampleError
-from crate_analysis.models import UnrolledModel, load_models
+from crate_analysis.models import UnrolledModel, load_models, load_snapshots
 from crate_analysis.models.registry import from_config
 from crate_analysis.plotting import Colour, model_colours
 from crate_analysis.probes import papers_layer
@@ -48,7 +48,10 @@ from crate_analysis.study.showing import (
 from crate_analysis.walk import Reading, check_layer
 from crate_analysis.writing import write_text
 
-Truth = Literal["masks", "parts", "labels"]
+Truth = Literal["masks", "parts", "labels", "train"]
+"""What images may come with: masks, masks of parts, labels, and a training split beside them."""
+Needs = Truth | Sequence[Truth] | pd.DataFrame
+"""What an output cannot be made without: truth, or a frame with at least one row."""
 Choices = Sequence[Any] | Mapping[str, Any]
 """What a picker offers: values, or what to call them -> values."""
 Draw = Callable[..., pd.DataFrame]
@@ -84,6 +87,16 @@ class Network:
             return self.study.load_images(self.model, "train")
         except FileNotFoundError:
             return None
+
+    def snapshots(self) -> Iterator[tuple[int, UnrolledModel]]:
+        """Pairs of training step and model, in order, where snapshots were kept; else none.
+
+        See `load_snapshots`; an untrained twin has none.
+        """
+        if self.weights == "untrained":
+            return iter(())
+        spec = self.study.models[self.study.labels.index(self.label)]
+        return load_snapshots(spec, self.study.device)
 
     @property
     def colour(self) -> Colour:
@@ -251,23 +264,25 @@ class Study:
         return {}
 
     def has(self, truth: Truth) -> bool:
-        """Whether some of the images come with masks, with masks of parts, or with labels."""
-        if truth not in self._truth:
+        """Whether some of the images come with this truth, or whether there is a split `train`."""
+        if truth not in self._truth and truth == "train":
+            self._truth[truth] = self.networks[0].train_images is not None
+        elif truth not in self._truth:
             samples = (found for _, (found,) in batches(self.networks[0].images, 1))
             self._truth[truth] = any(map(TRUTHS[truth], samples))
         return self._truth[truth]
 
     def each(
         self,
-        measure: Callable[[Network], pd.DataFrame],
+        measure: Callable[[Network], pd.DataFrame | None],
         untrained: bool = False,
-        needs: Iterable[Truth] | Truth = (),
+        needs: Needs = (),
     ) -> pd.DataFrame:
         """What `measure` finds for each network, in one frame, beginning with model and weights.
 
-        `untrained` measures their twins too, whose `weights` are `untrained`. Where the images
-        lack the truth that it `needs`, nothing is measured, a line says so, and the frame is empty
-        and without columns.
+        `untrained` measures their twins too, whose `weights` are `untrained`. Networks for which
+        `measure` returns None are passed over. Where the images lack the truth that it `needs`,
+        nothing is measured, a line says so, and the frame is empty and without columns.
         """
         missing = self._missing(needs)
         if missing:
@@ -279,17 +294,21 @@ class Study:
                 frame = measure(network)
             except AbsentError as error:
                 frame, absent = error.frame, error.absent
+            if frame is None:
+                continue
             names = {"model": network.label, "weights": network.weights}
             rest = [column for column in frame if column not in names]
             frames.append(frame.assign(**names)[[*names, *rest]])
         for reason in absent.values():
             _say(f"`{self.dataset}`: {reason}; what is made from it is left out.")
+        if not frames:
+            return pd.DataFrame(columns=["model", "weights"])
         return pd.concat(frames, ignore_index=True)
 
     # --- outputs ------------------------------------------------------------------------------
 
     def report(
-        self, headline: str, *sentences: str, needs: Iterable[Truth] | Truth = ()
+        self, headline: str, *sentences: str, needs: Needs = ()
     ) -> Callable[[Callable[[], Iterable[Finding]]], pd.DataFrame]:
         """Decorate the generator of a chapter's `Finding`s: sentences and a table of them.
 
@@ -322,7 +341,7 @@ class Study:
         caption: str,
         *,
         alt: str,
-        needs: Iterable[Truth] | Truth = (),
+        needs: Needs = (),
         pick: Mapping[str, Choices] | None = None,
     ) -> Callable[[Draw], pd.DataFrame]:
         """Decorate a function that draws on the current figure and returns the numbers behind it.
@@ -355,7 +374,7 @@ class Study:
         self,
         caption: str,
         *,
-        needs: Iterable[Truth] | Truth = (),
+        needs: Needs = (),
         formats: Mapping[str, str] | None = None,
     ) -> Callable[[Callable[[], pd.DataFrame]], pd.DataFrame]:
         """Decorate a function that returns a table; shown with its caption and saved as CSV.
@@ -428,10 +447,17 @@ class Study:
         files = {ending[1:].upper(): str(self._file(f"-{name}{ending}")) for ending in endings}
         return Exhibit(kind, number, name, caption, files)
 
-    def _missing(self, needs: Iterable[Truth] | Truth) -> str:
-        """Which truth the images lack, in words; empty where they have all."""
+    def _missing(self, needs: Needs) -> str:
+        """What is lacking that an output needs, in words; empty where all is there."""
+        if isinstance(needs, pd.DataFrame):
+            return "" if len(needs) else "there is nothing to make it from"
         wanted = [needs] if isinstance(needs, str) else list(needs)
-        names = {"masks": "masks", "parts": "masks of parts", "labels": "labels"}
+        names = {
+            "masks": "masks",
+            "parts": "masks of parts",
+            "labels": "labels",
+            "train": "split `train`",
+        }
         lacking = [names[truth] for truth in wanted if not self.has(truth)]
         return f"`{self.dataset}` has no {' and no '.join(lacking)}" if lacking else ""
 
