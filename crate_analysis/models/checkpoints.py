@@ -19,7 +19,7 @@ from safetensors.torch import save
 from torch import Tensor
 
 from crate_analysis.models import hub
-from crate_analysis.models.config import ModelConfig, check_field_names
+from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.files import Stored, find_in_folder, in_single_precision, read_file
 from crate_analysis.models.layouts import Found, listing, recognise
 from crate_analysis.models.onnx_backbone import SALIENCY_VITS14, saliency_vits14
@@ -129,9 +129,8 @@ def _config_of(
 def _own_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """The config that our own files record."""
     try:
-        check_field_names(record)
-        return ModelConfig(**record).to_dict()
-    except (TypeError, ValueError) as error:
+        return ModelConfig.from_dict(record).to_dict()
+    except ValueError as error:
         raise ValueError(f"the config in its metadata is broken: {error}") from error
 
 
