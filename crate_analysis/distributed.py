@@ -84,10 +84,10 @@ def end_with_parent(worker: int = 0) -> None:
 
 def _end_with_parent() -> None:
     parent = multiprocessing.parent_process()
-    if parent is not None and parent.pid != os.getppid():  # forked from a server
-        parent.join()
-    else:
-        first = os.getppid()
-        while os.getppid() == first:
+    if parent is not None and getattr(parent, "_sentinel", None) is not None:
+        parent.join()  # whichever server this process was forked from
+    else:  # joblib's workers: children without a word from their parent, which may be gone already
+        expected = os.getppid() if parent is None else parent.pid
+        while os.getppid() == expected:
             time.sleep(1)
     os._exit(1)

@@ -18,10 +18,10 @@ from crate_analysis.datasets.batches import LeftOutWarning
 from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.evaluate import main, read_objects
 from crate_analysis.measures import measure_layers
-from crate_analysis.segmentation import attention_iou, detect_objects, head_scores
+from crate_analysis.segmentation import Scoring, attention_iou, detect_objects, head_scores
 from crate_analysis.shards import Window, measure_in_shards
 from crate_analysis.walk import Reading
-from crate_analysis.writing import write_text
+from crate_analysis.writing import DamagedFileError, write_text
 
 PICTURES = ["crate-creatures", "creatures", "--image-size", "36", "--limit", "21"]
 OPTIONS = [*PICTURES[2:], "--batch-size", "4", "--shard-size", "8"]
@@ -62,9 +62,9 @@ def run(what, folder, *options):
         ),
         (
             "heads",
-            ["--within", "animal"],
+            ["--within", "object"],
             lambda model, data: head_scores(
-                model, data, within=["animal"], reading=Reading(batch_size=4)
+                model, data, Scoring(within=["object"]), reading=Reading(batch_size=4)
             ),
         ),
     ],
@@ -193,13 +193,13 @@ def test_wrong_requests_are_one_line(tmp_path):
 
 
 class Patchy(SampleDataset):
-    """Creatures, of which some are damaged, some have no masks and some have no animal."""
+    """Creatures, of which some are damaged, some have no masks and some have no parts."""
 
     name, split, image_size, seed = "patchy", "val", 36, 0
 
-    def __init__(self, whole, damaged=(), bare=(), strange=()):
+    def __init__(self, whole, damaged=(), bare=(), simple=()):
         self.whole, self.classes = whole, whole.classes
-        self.damaged, self.bare, self.strange = damaged, bare, strange
+        self.damaged, self.bare, self.simple = damaged, bare, simple
 
     def __len__(self):
         return len(self.whole)
@@ -209,10 +209,10 @@ class Patchy(SampleDataset):
         if index in self.damaged:
             raise UnreadableSampleError(f"picture {index} is damaged")
         if index in self.bare:
-            return replace(sample, masks=sample.masks[:0], mask_names=())
-        if index in self.strange:
-            names = tuple(name.replace("animal", "plant") for name in sample.mask_names)
-            return replace(sample, mask_names=names)
+            return replace(sample, masks=sample.masks[:0], mask_names=(), part_of=())
+        if index in self.simple:
+            names = sample.mask_names[:1]
+            return replace(sample, masks=sample.masks[:1], mask_names=names, part_of=())
         return sample
 
 
@@ -226,7 +226,7 @@ WHOLE = {
         model, data, reading=Reading(batch_size=4)
     ),
     "heads": lambda model, data, folder: head_scores(
-        model, data, within=["animal"], reading=Reading(batch_size=4)
+        model, data, Scoring(within=["object"]), reading=Reading(batch_size=4)
     ),
     "objects": lambda model, data, folder: detect_objects(
         model, data, folder, reading=Reading(batch_size=4)
@@ -240,9 +240,9 @@ def table_of(capsys):
 
 @pytest.mark.parametrize("what", WHOLE)
 def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, monkeypatch):
-    patchy = Patchy(pictures, DAMAGED, BARE, STRANGE)
+    patchy = Patchy(pictures, DAMAGED, BARE, SIMPLE)
     monkeypatch.setattr("crate_analysis.evaluate.load_dataset", lambda *_: patchy)
-    options = ["--shard-size", "4"] + ["--within", "animal"] * (what == "heads")
+    options = ["--shard-size", "4"] + ["--within", "object"] * (what == "heads")
     with pytest.warns(LeftOutWarning, match=WARNED):
         whole = WHOLE[what](model, patchy, tmp_path / "whole")
     for _ in range(2):  # a finished table says it again
@@ -263,7 +263,7 @@ def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, mon
     [
         ({"damaged": range(21)}, [], "none of the 21 images can be read; the first: picture 0"),
         ({"bare": range(21)}, [], "the data set has no masks to compare with"),
-        ({"bare": range(8), "strange": range(8, 21)}, ["--within", "animal"], "within 'animal'"),
+        ({"bare": range(8), "simple": range(8, 21)}, ["--within", "object"], "no (masks|parts)"),
         ({"damaged": range(8), "bare": range(8, 21)}, [], "the data set has no masks"),
     ],
 )
@@ -277,12 +277,13 @@ def test_what_all_shards_lack_is_an_error(
     assert not list(tmp_path.glob("*.csv"))
 
 
-def test_each_name_may_be_in_another_shard(pictures, model, tmp_path, monkeypatch, capsys):
-    patchy = Patchy(pictures, strange=range(8))
-    within = ["--within", "animal", "plant"]
+def test_parts_may_be_in_another_shard(pictures, model, tmp_path, monkeypatch, capsys):
+    patchy = Patchy(pictures, simple=range(8))
+    within = ["--within", "image", "object"]
     monkeypatch.setattr("crate_analysis.evaluate.load_dataset", lambda *_: patchy)
     run("heads", tmp_path, *within)
-    whole = head_scores(model, patchy, within=within[1:], reading=Reading(batch_size=4))
+    scoring = Scoring(within=within[1:])
+    whole = head_scores(model, patchy, scoring, reading=Reading(batch_size=4))
     assert table_of(capsys).read_text(encoding="utf-8") == whole.to_csv(index=False)
 
 
@@ -304,6 +305,104 @@ def test_pictures_left_out_before_a_stop_are_listed(pictures, tmp_path):
         measure_in_shards(measured, patchy, table, 6, {"of": "count"})
     record = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["of"] == "count" and len(record["left_out"]) == 2
+
+
+# --- files that were damaged, edited or exchanged ------------------------------------------------
+
+
+def halve(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+def empty(path):
+    path.write_bytes(b"")
+
+
+def edit(path):
+    text = path.read_text(encoding="utf-8")
+    path.write_text(text.replace("creatures", "creaturez"), encoding="utf-8")
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 2] ^= 1
+    path.write_bytes(content)
+
+
+DAMAGE = [halve, empty, edit, flip]
+
+
+@pytest.mark.parametrize("damage", [*DAMAGE, "another shard", "another request", "another size"])
+def test_a_shard_that_is_not_as_it_was_written_is_measured_again(damage, pictures, tmp_path):
+    table, other = tmp_path / "table.csv", tmp_path / "other.csv"
+
+    def stopped(part):
+        if part.start == 12:
+            raise KeyboardInterrupt
+        return count(part)
+
+    for path, record in ((table, {"tau": 1}), (other, {"tau": 2})):
+        with pytest.raises(KeyboardInterrupt):
+            measure_in_shards(stopped, pictures, path, 6, record)
+    shards = table.with_suffix(".shards")
+    first = shards / "6-00000000.json"
+    if callable(damage):
+        damage(first)
+    elif damage == "another shard":
+        shutil.copy(shards / "6-00000006.json", first)
+    elif damage == "another request":
+        shutil.copy(other.with_suffix(".shards") / first.name, first)
+    else:
+        shutil.copy(first, shards / "12-00000000.json")
+    seen = []
+
+    def watched(part):
+        seen.append(part.start)
+        return count(part)
+
+    size = 12 if damage == "another size" else 6
+    with pytest.warns(UserWarning, match=r"measured again: .*-00000000\.json is not as it was"):
+        measure_in_shards(watched, pictures, table, size, {"tau": 1})
+    assert seen == ([0, 12] if size == 12 else [0, 12, 18])
+    assert pd.read_csv(table).image.tolist() == list(range(21))
+
+
+@pytest.mark.parametrize("name", ["table.csv", "table.json"])
+@pytest.mark.parametrize("damage", [*DAMAGE, "another request"])
+def test_a_table_that_is_not_as_it_was_written_is_refused(damage, name, pictures, tmp_path):
+    table, other = tmp_path / "table.csv", tmp_path / "other" / "table.csv"
+    measure_in_shards(count, pictures, table, 6, {"set": "creatures", "tau": 1})
+    measure_in_shards(lambda part: count(part).assign(x=1), pictures, other, 6, {"tau": 2})
+    if callable(damage):
+        damage(tmp_path / name)
+    else:
+        shutil.copy(other.with_name(name), tmp_path / name)
+    refused = (
+        r"table\.(csv|json) is not as it was written: .*; delete it and table\.\w+ and run again"
+    )
+    with pytest.raises(DamagedFileError, match=refused) as error:
+        measure_in_shards(count, pictures, table, 6, {"set": "creatures", "tau": 1})
+    assert "\n" not in str(error.value)
+    with pytest.raises(DamagedFileError, match=refused):
+        read_objects(table)
+
+
+def test_table_and_note_exchanged_together_are_refused(pictures, tmp_path):
+    """They agree with each other, but are not what was asked for."""
+    table, other = tmp_path / "table.csv", tmp_path / "other.csv"
+    measure_in_shards(count, pictures, table, 6, {"tau": 1})
+    measure_in_shards(count, pictures, other, 6, {"tau": 2})
+    for suffix in (".csv", ".json"):
+        shutil.copy(other.with_suffix(suffix), table.with_suffix(suffix))
+    with pytest.raises(DamagedFileError, match="belongs to another request"):
+        measure_in_shards(count, pictures, table, 6, {"tau": 1})
+
+
+def test_a_table_alone_is_not_read(pictures, tmp_path):
+    measure_in_shards(count, pictures, tmp_path / "table.csv", 6, {})
+    (tmp_path / "table.json").unlink()
+    with pytest.raises(FileNotFoundError, match=r"table\.json is missing: it must lie beside"):
+        read_objects(tmp_path / "table.csv")
 
 
 # --- several runs and several processes ---------------------------------------------------------
@@ -367,11 +466,10 @@ def test_a_killed_process_loses_and_repeats_nothing(model, tmp_path, capsys, mon
     done = {path.name: path.read_bytes() for path in killed.glob("*.shards/*.json")}
     assert 6 <= len(done) < 80 and not list(killed.glob("*.csv"))
 
-    # Restarted by three, with a mark in a shard that is done: it is taken as it is.
+    # Restarted by three, with a shard that is damaged: it is measured again.
     shutil.copytree(killed, marked)
     first = min(marked.glob("*.shards/*.json"))
-    part = json.loads(first.read_text(encoding="utf-8"))
-    first.write_text(json.dumps(part | {"rows": "marked\n"}), encoding="utf-8")
+    first.write_text(first.read_text(encoding="utf-8").replace("1", "2", 1), encoding="utf-8")
     subprocess.run(command(marked, "3"), check=True)
     [table] = marked.glob("*.csv")
 
@@ -390,5 +488,5 @@ def test_a_killed_process_loses_and_repeats_nothing(model, tmp_path, capsys, mon
     )
     text = whole.to_csv(index=False)
     assert table_of(capsys).read_text(encoding="utf-8") == text
-    assert table.read_text(encoding="utf-8") == text.replace(part["rows"], "marked\n")
+    assert table.read_text(encoding="utf-8") == text
     assert len(tables(killed)) == len(tables(marked)) == 2

@@ -34,5 +34,7 @@ def tidy(model: dict[str, Any], **_: Any) -> None:
 
 c = get_config()  # type: ignore[name-defined]
 c.ServerApp.root_dir = str(Path(__file__).resolve().parents[1])
+c.LabApp.news_url = None  # nothing is asked of other hosts
+c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.default_url = "/lab/tree/notebooks"
 c.ContentsManager.pre_save_hook = tidy

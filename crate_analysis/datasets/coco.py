@@ -114,7 +114,7 @@ class Coco(SampleDataset):
             except UnreadableSampleError:
                 continue
 
-    def coco_image(self, index: int) -> tuple[int, int, int]:
+    def coco_image(self, index: int) -> tuple[int | str, int, int]:
         """COCO's own id of item `index`, and the size of its file."""
         return self.images[self.check(index)]["id"], *self._size(index)
 
@@ -362,25 +362,28 @@ def run_lengths() -> ModuleType:
     return mask
 
 
-def decode(segmentation: list | dict, height: int, width: int) -> Bool[Tensor, "H W"]:
+def decode(
+    segmentation: list | dict, height: float | str, width: float | str
+) -> Bool[Tensor, "H W"]:
     """The mask of polygons, or of run lengths in a list or packed into a string.
 
     Polygons of fewer than three corners are left out. Raises ValueError for what is no mask of
     height x width pixels.
     """
     rle = run_lengths()
-    height, width = _whole(height), _whole(width)
+    rows, columns = _whole(height), _whole(width)
     if isinstance(segmentation, list):
-        polygons = _check_polygons(segmentation, height, width)
-        packed = rle.merge(rle.frPyObjects(polygons, height, width))
+        polygons = _check_polygons(segmentation, rows, columns)
+        packed = rle.merge(rle.frPyObjects(polygons, rows, columns))
     else:
         size, counts = list(segmentation["size"]), segmentation["counts"]
         if not isinstance(counts, (str, bytes, list)):
             raise ValueError(f"counts are {counts!r}")
         runs = _unpack(counts) if isinstance(counts, (str, bytes)) else [_whole(n) for n in counts]
-        if size != [height, width] or min(runs, default=-1) < 0 or sum(runs) != height * width:
+        is_size = [_whole(side) for side in size] == [rows, columns]
+        if not is_size or min(runs, default=-1) < 0 or sum(runs) != rows * columns:
             raise ValueError(f"run lengths of {size} do not fill {height} x {width} pixels")
-        packed = rle.frPyObjects({"size": [height, width], "counts": runs}, height, width)
+        packed = rle.frPyObjects({"size": [rows, columns], "counts": runs}, rows, columns)
     with warnings.catch_warnings():  # of numpy, at how pycocotools hands its result over
         warnings.simplefilter("ignore", DeprecationWarning)
         return torch.from_numpy(rle.decode(packed).astype(bool))

@@ -116,7 +116,7 @@ class SampleDataset(Dataset[Sample]):
         """All files that the samples are read from, none where they are generated."""
         return ()
 
-    def coco_image(self, index: int) -> tuple[int, int, int]:
+    def coco_image(self, index: int) -> tuple[int | str, int, int]:
         """The id by which COCO's files call item `index`, its height and its width in pixels."""
         return self.check(index), *self[index].image.shape[1:]
 

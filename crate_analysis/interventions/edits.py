@@ -35,11 +35,11 @@ from typing import Literal, get_args
 import torch
 from torch import Tensor
 
-from crate_analysis.fingerprints import digest
 from crate_analysis.interventions.recording import Recording
 from crate_analysis.measures.steps import derived_gradient, measured_gradient, with_length_of
 from crate_analysis.models import LayerState, Place
 from crate_analysis.models.unrolled import PLACES
+from crate_analysis.names import digest
 
 By = Literal["zero", "mean", "resample", "noise"]
 HalfStep = Literal["compression", "sparsification"]
@@ -273,7 +273,7 @@ def skip(layer: int, half_step: HalfStep) -> Change:
     )
 
 
-def scale(layer: int, half_step: HalfStep, factor: float) -> Change:
+def scale(layer: int, half_step: HalfStep, factor: float | int) -> Change:
     """Lengthen, shorten or turn round half a layer's step: s + factor (step - s).
 
     s is where the half step sets out from: see `skip`. Raises ValueError for a factor of 1, which

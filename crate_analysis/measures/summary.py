@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap, t
 
 
 class MeanInterval(NamedTuple):
@@ -31,6 +30,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
     interval of width zero; a single one has none, and its ends are NaN. Raises ValueError where no
     value is left.
     """
+    from scipy.stats import bootstrap
+
     array = np.asarray(values, dtype=float)
     array = array[~np.isnan(array)]
     if not len(array):
@@ -131,6 +132,8 @@ def design_interval(
     `image_freedom` degrees of freedom. The two variances are added; Student's t has Satterthwaite's
     degrees of freedom. One run alone has no interval.
     """
+    from scipy.stats import t
+
     array = np.asarray(values, dtype=float)
     mean = float(array.mean())
     if len(array) < 2:
@@ -178,6 +181,8 @@ def contrast_interval(
     the two-sample t-interval). Raises ValueError for weights of another number than the groups,
     an empty group, or where no group was repeated.
     """
+    from scipy.stats import t
+
     arrays = [np.asarray(group, dtype=float) for group in groups]
     factors = np.asarray(weights, dtype=float)
     if len(arrays) != len(factors):

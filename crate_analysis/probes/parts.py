@@ -13,12 +13,6 @@ import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from scipy.stats import rankdata
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from crate_analysis.datasets import Sample
@@ -63,6 +57,8 @@ def separation_auc(scores: Float[Tensor, "b n"], truth: Bool[Tensor, "b n"]) -> 
     One value a picture; 0.5 is chance, below it the scores point the wrong way; ties count half. A
     picture whose patches are all true, or all not, has NaN. Raises ValueError for NaN scores.
     """
+    from scipy.stats import rankdata
+
     if scores.isnan().any():
         raise ValueError("scores hold NaN entries; look for what made them")
     ranks = torch.from_numpy(rankdata(scores.cpu().numpy(), axis=1)).to(scores)
@@ -85,6 +81,11 @@ def linear_probe(
 
     Raises ValueError where the training patches have fewer than two different labels.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     labelled = train_labels != UNLABELLED
     x, y = train_features[labelled].cpu().numpy(), train_labels[labelled].cpu().numpy()
     if len(np.unique(y)) < 2:
@@ -108,6 +109,8 @@ def cluster_patches(
     By k-means, the best of four starts that `seed` settles. Raises ValueError where there are
     fewer members than clusters.
     """
+    from sklearn.cluster import KMeans
+
     if members.sum() < n_clusters:
         raise ValueError(f"{int(members.sum())} patches do not make {n_clusters} clusters")
     means = KMeans(n_clusters, n_init=4, random_state=seed)

@@ -23,7 +23,8 @@ import torch
 
 from crate_analysis.distributed import end_with_parent
 from crate_analysis.models.registry import arch_config
-from crate_analysis.training.loop import Execution, is_training
+from crate_analysis.parsing import parse_yaml
+from crate_analysis.training.loop import FINISHED, Execution, is_training
 from crate_analysis.training.objectives import OBJECTIVES
 from crate_analysis.training.pictures import cached_pictures
 from crate_analysis.training.recipe import Recipe
@@ -99,7 +100,7 @@ class Experiment:
             raise ValueError(f"cell {cell}: {error}") from None
 
     def search_runs(self, cell: str) -> list[Run]:
-        """The short runs of a cell's search; none where there is none, or the cell names a value."""
+        """The short runs of a cell's search, none where the cell itself names the setting."""
         if self.search is None or self.search.setting in self.cells[cell]:
             return []
         setting, changes = self.search.setting, self.search.settings
@@ -139,7 +140,7 @@ class Experiment:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run of this folder has come to its end."""
-    return (folder / "model.safetensors").is_file()
+    return (folder / FINISHED).is_file()
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -158,15 +159,14 @@ def read_experiment(path: Path) -> Experiment:
 
     Raises FileNotFoundError, and ValueError that names the file and the key.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        text = path.read_text(encoding="utf-8")
     except (IsADirectoryError, PermissionError) as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text in UTF-8") from None
     try:
+        content = parse_yaml(text)
         if not isinstance(content, dict):
             raise ValueError("it holds no keys such as cells and seeds")
         search = content.pop("search", None)

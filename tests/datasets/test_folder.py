@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -128,3 +129,180 @@ def test_missing_and_empty_folders(tmp_path):
         load_dataset(f"folder:{tmp_path}/nowhere")
     with pytest.raises(ValueError, match="holds no images: put some there"):
         load_dataset(f"folder:{tmp_path}")
+
+
+# --- one numbering of classes for all splits ----------------------------------------------------
+
+
+def fill(root: Path, split: str, *classes: str) -> None:
+    for name in classes:
+        paint(root / split / name / f"{name}.png", size=(1, 1))
+
+
+def labels(spec: str, split: str) -> dict[str, int]:
+    return {Path(s.path).stem: s.label for s in load_dataset(spec, split)}
+
+
+def test_a_split_with_fewer_classes_keeps_the_numbers(tmp_path):
+    fill(tmp_path, "train", "a", "b", "c")
+    fill(tmp_path, "val", "b", "c")
+    fill(tmp_path, "test", "c")
+    for split, expected in (("val", {"b": 1, "c": 2}), ("test", {"c": 2})):
+        dataset = load_dataset(f"folder:{tmp_path}", split)
+        assert dataset.classes == ("a", "b", "c")
+        assert labels(f"folder:{tmp_path}", split) == expected
+
+
+def test_a_split_with_other_classes_is_refused_until_they_are_listed(tmp_path):
+    fill(tmp_path, "train", "a", "b", "cat")
+    fill(tmp_path, "val", "b", "Cat", "d")
+    with pytest.raises(
+        ValueError,
+        match=r"val has class folders that .*train does not have: Cat, d \(did you mean 'cat'\?\); "
+        r"rename or move them, or list all classes in .*classes\.txt, one a line",
+    ) as error:
+        load_dataset(f"folder:{tmp_path}")
+    assert "\n" not in str(error.value)
+    (tmp_path / "classes.txt").write_text("d\nb\nCat\ncat\na\n")
+    assert labels(f"folder:{tmp_path}", "val") == {"d": 0, "b": 1, "Cat": 2}
+    assert labels(f"folder:{tmp_path}", "train") == {"b": 1, "cat": 3, "a": 4}
+    for text, fault in (
+        ("a\na\n", "names 'a' twice"),
+        ("\n", "names no class"),
+        ("a\n", "does not"),
+    ):
+        (tmp_path / "classes.txt").write_text(text)
+        with pytest.raises(ValueError, match=fault):
+            load_dataset(f"folder:{tmp_path}")
+
+
+def test_without_train_all_splits_share_their_classes(tmp_path):
+    fill(tmp_path, "val", "b", "c")
+    fill(tmp_path, "test", "a", "c")
+    assert labels(f"folder:{tmp_path}", "val") == {"b": 1, "c": 2}
+    assert labels(f"folder:{tmp_path}", "test") == {"a": 0, "c": 2}
+
+
+@pytest.mark.parametrize(
+    ("names", "asked"),
+    [
+        (("Train", "Val"), ("train", "val")),
+        (("TRAINING", "Validation"), ("train", "val")),
+        (("training", "valid"), ("train", "validation")),
+        (("train", "val"), ("Train", "VALID")),
+    ],
+)
+def test_splits_by_their_other_names(tmp_path, names, asked):
+    fill(tmp_path, names[0], "a", "b")
+    fill(tmp_path, names[1], "b")
+    assert labels(f"folder:{tmp_path}", asked[0]) == {"a": 0, "b": 1}
+    assert labels(f"folder:{tmp_path}", asked[1]) == {"b": 1}
+    with pytest.raises(FileNotFoundError, match=r"no split 'test' there, only train, val$"):
+        load_dataset(f"folder:{tmp_path}", "test")
+    with pytest.raises(FileNotFoundError, match=r"no split 'vak' .* did you mean 'val'"):
+        load_dataset(f"folder:{tmp_path}", "vak")
+
+
+def test_folders_that_may_be_either_are_refused(tmp_path):
+    fill(tmp_path / "two", "val", "a")
+    fill(tmp_path / "two", "Valid", "a")
+    with pytest.raises(ValueError, match="holds Valid and val, which are both called like"):
+        load_dataset(f"folder:{tmp_path / 'two'}")
+    fill(tmp_path / "one", "train", "a")
+    (tmp_path / "one" / "val").symlink_to(tmp_path / "one" / "train")
+    with pytest.raises(ValueError, match="are one folder, so that splits 'train' and 'val' would"):
+        load_dataset(f"folder:{tmp_path / 'one'}")
+    vehicles = tmp_path / "vehicles"
+    for name in ("bus", "train"):
+        paint(vehicles / name / f"{name}.png")
+    with pytest.raises(ValueError, match=r"the folder train beside others with images \(bus\)"):
+        load_dataset(f"folder:{vehicles}")
+    (vehicles / "classes.txt").write_text("train\nbus\n")
+    assert labels(f"folder:{vehicles}", "val") == {"train": 0, "bus": 1}
+
+
+# --- what is found, and what is passed over -----------------------------------------------------
+
+
+def test_links_to_folders_are_followed_and_lead_in_no_circle(tmp_path):
+    fill(tmp_path / "data", "train", "a", "c")
+    fill(tmp_path / "far", ".", "b")
+    train = tmp_path / "data" / "train"
+    (train / "b").symlink_to(tmp_path / "far" / "b")
+    (train / "b" / "again").symlink_to(train)
+    (train / "b" / "self").symlink_to("self")
+    (train / "a" / "up").symlink_to("..")
+    (tmp_path / "link").symlink_to(tmp_path / "data")
+    with pytest.warns(PassedOverWarning, match=r"1 files that are no images \(1 without ending\)"):
+        found = labels(f"folder:{tmp_path / 'link'}", "train")
+    assert found == {"a": 0, "b": 1, "c": 2}
+
+
+def test_whatever_pillow_decodes_itself_is_found(tmp_path):
+    image = Image.new("RGB", (8, 8), RED)
+    names = [
+        "jpg",
+        "JPEG",
+        "jfif",
+        "jpe",
+        "png",
+        "apng",
+        "webp",
+        "bmp",
+        "dib",
+        "tif",
+        "TIFF",
+        "gif",
+    ]
+    names += ["ppm", "pnm", "jp2", "j2k", "tga", "pcx", "sgi", "ico", "avif", "qoi", "dds"]
+    formats = {"jfif": "JPEG", "jpe": "JPEG", "pnm": "PPM", "apng": "PNG", "j2k": "JPEG2000"}
+    for name in names:
+        image.save(tmp_path / f"x.{name}", format=formats.get(name))
+    Image.new("L", (8, 8)).save(tmp_path / "grey.pgm")
+    Image.new("1", (8, 8)).save(tmp_path / "bits.pbm")
+    dataset = load_dataset(f"folder:{tmp_path}")
+    assert len(dataset) == len(names) + 2
+    assert all(sample.image.shape == (3, 8, 8) for sample in dataset)
+
+
+def test_what_is_no_image_is_counted(tmp_path):
+    fill(tmp_path, "val", "a", "b")
+    for name in ("a/x.heic", "a/y.heic", "b/notes.txt", "b/Thumbs.db", "b/.DS_Store", "LICENSE"):
+        (tmp_path / "val" / name).write_text("")
+    (tmp_path / "val" / "empty").mkdir()
+    with pytest.warns(
+        PassedOverWarning,
+        match=r"passed over 4 files that are no images \(1 without ending, 2 \.heic, 1 \.txt\) and "
+        r"folders without images \(empty\)$",
+    ):
+        load_dataset(f"folder:{tmp_path}")
+    (tmp_path / "unlabelled").mkdir()
+    paint(tmp_path / "unlabelled" / "x.png")
+    paint(tmp_path / "train" / "a" / "x.png")
+    fill(tmp_path, "train", "b")
+    with pytest.warns(PassedOverWarning, match="and unlabelled is none of them: it is not read"):
+        load_dataset(f"folder:{tmp_path}", "train")
+
+
+@pytest.mark.parametrize("kind", ["folder", "voc", "voc-objects", "coco"])
+def test_what_is_no_folder_is_said(tmp_path, kind, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paint(tmp_path / "a.png")
+    with pytest.raises(FileNotFoundError, match=r"a\.png is a file, not a folder: give the folder"):
+        load_dataset(f"{kind}:~/a.png")
+    with pytest.raises(FileNotFoundError, match="nowhere is no folder: give the folder"):
+        load_dataset(f"{kind}:~/nowhere")
+    with pytest.raises(FileNotFoundError, match="there is no such home folder"):
+        load_dataset(f"{kind}:~nobody-of-this-name/x")
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(FileNotFoundError, match="pipe is a file, not a folder"):
+        load_dataset(f"{kind}:{tmp_path}/pipe")
+    (tmp_path / "broken").symlink_to("gone")
+    with pytest.raises(FileNotFoundError, match="broken is no folder"):
+        load_dataset(f"{kind}:{tmp_path}/broken")
+
+
+def test_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    paint(tmp_path / "images" / "a.png")
+    assert len(load_dataset("folder:~/images")) == 1

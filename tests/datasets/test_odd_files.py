@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import random
 import warnings
 from pathlib import Path
@@ -12,7 +13,8 @@ import torch
 from PIL import Image
 
 from crate_analysis.datasets import batches, load_dataset
-from crate_analysis.datasets.sample import UnreadableSampleError
+from crate_analysis.datasets.batches import LeftOutWarning
+from crate_analysis.datasets.sample import PassedOverWarning, UnreadableSampleError
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -119,3 +121,37 @@ def test_whatever_bytes_are_wrong_the_error_is_the_same_kind(tmp_path, suffix):
             assert "\n" not in str(error)
             refused += 1
     assert refused
+
+
+EPS = b"""%!PS-Adobe-3.0 EPSF-3.0
+%%BoundingBox: 0 0 8 8
+%%EndComments
+showpage
+%%EOF
+"""
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif"])
+def test_no_file_starts_another_program(tmp_path, monkeypatch, name):
+    (tmp_path / name).write_bytes(EPS)
+    bin_ = tmp_path / "bin"
+    bin_.mkdir()
+    (bin_ / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (bin_ / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{bin_}:{os.environ['PATH']}")
+    with pytest.warns(PassedOverWarning):  # of gs
+        dataset = load_dataset(f"folder:{tmp_path}")
+    with pytest.raises(UnreadableSampleError, match="cannot be read as an image"):
+        dataset[0]
+    assert not (tmp_path / "started").exists()
+
+
+def test_a_pipe_or_a_device_is_not_waited_for(tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    (tmp_path / "c.png").symlink_to("c.png")
+    Image.new("RGB", (6, 6)).save(tmp_path / "d.png")
+    dataset = load_dataset(f"folder:{tmp_path}")
+    with pytest.warns(LeftOutWarning, match=r"(?s)3 of 4.*a\.png .*no regular file.*c\.png") as one:
+        assert [indices for indices, _ in batches(dataset, 4)] == [[3]]
+    assert len(one) == 1

@@ -160,3 +160,156 @@ def test_masks_are_of_the_pixels_as_stored(voc):
     as_stored, upright = load_dataset(f"voc:{voc}")[1], load_dataset(f"voc:{voc}")[2]
     assert as_stored.image.shape == (3, 2, 4) and as_stored.masks.shape == (1, 2, 4)
     assert upright.image.shape == (3, 4, 2) and upright.masks.shape == (1, 4, 2)
+
+
+# --- classes by colour --------------------------------------------------------------------------
+
+DOG, CAT, SKY = (64, 0, 128), (64, 0, 0), (10, 20, 30)
+VOID_COLOUR = (224, 224, 192)
+
+
+def coloured(path, rows, colours, mode="P"):
+    """A mask whose values have these colours."""
+    image = Image.fromarray(np.array(rows, np.uint8)).convert("P")
+    image.putdata(np.array(rows, np.uint8).ravel().tolist())
+    image.putpalette([value for k in range(256) for value in colours.get(k, (0, 0, 0))])
+    image.convert(mode).save(path)
+
+
+def classes_of(voc, name="a", spec="voc"):
+    names = [item.name for item in load_dataset(f"{spec}:{voc}").items]
+    sample = load_dataset(f"{spec}:{voc}")[names.index(name)]
+    return {
+        mask_name: mask for mask_name, mask in zip(sample.mask_names, sample.masks, strict=True)
+    }
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB", "RGBA"])
+def test_a_palette_that_contradicts_the_order_is_read_by_its_colours(voc, mode):
+    rows = [[1, 1, 2, 0], [5, 5, 2, 0], [0] * 4, [0] * 4]
+    colours = {1: DOG, 2: CAT, 5: VOID_COLOUR}
+    coloured(voc / "SegmentationClass" / "a.png", rows, colours, mode)
+    sample = load_dataset(f"voc:{voc}")[0]
+    assert dict(zip(sample.mask_names, sample.masks.sum((1, 2)).tolist(), strict=True)) == {
+        "dog": 2,
+        "cat": 2,
+    }
+    assert torch.equal(sample.void, torch.tensor(rows) == 5)
+
+
+def test_background_is_what_is_black(voc):
+    """Value 0 is drawn as a dog and value 3 is black."""
+    coloured(voc / "SegmentationClass" / "a.png", [[0, 3], [3, 3]], {0: DOG})
+    Image.new("RGB", (2, 2)).save(voc / "JPEGImages" / "a.jpg")
+    assert classes_of(voc)["dog"].tolist() == [[True, False], [False, False]]
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+def test_a_labelmap_is_read_by_its_colours(voc, mode):
+    lines = "sky:10,20,30::\nhund:64,0,128::\nbackground:0,0,0::\nignored:224,224,192::\n"
+    (voc / "labelmap.txt").write_text("# label:color_rgb:parts:actions\n" + lines)
+    rows = [[1, 1, 2, 0], [5, 5, 2, 0], [0] * 4, [0] * 4]
+    colours = {1: DOG, 2: SKY, 5: VOID_COLOUR}
+    coloured(voc / "SegmentationClass" / "a.png", rows, colours, mode)
+    dataset = load_dataset(f"voc:{voc}")
+    assert dataset.classes == ("sky", "hund")
+    found = classes_of(voc)
+    assert torch.equal(found["sky"], torch.tensor(rows) == 2)
+    assert torch.equal(found["hund"], torch.tensor(rows) == 1)
+    assert dataset[0].void.sum() == 2
+    grey = [[1, 0], [0, 0]]  # without colours the third line cannot be known to be value 0
+    indexed(voc / "SegmentationClass" / "a.png", grey)
+    with pytest.raises(UnreadableSampleError, match=r"a\.png has no colours, but background is"):
+        dataset[0]
+
+
+@pytest.mark.parametrize(
+    ("lines", "message"),
+    [
+        ("background:0,0,0::\ncat:1,2,3::\ncat:4,5,6::", "has the class cat twice"),
+        ("background:0,0,0::\ncat:1,2,3::\ndog:1,2,3::", "has the colour 1,2,3 twice"),
+        ("background:0,0,0::\ncat:::\ndog:1,2,3::", "has colours for 2 of 3 classes"),
+        ("background:0,0,0::\ncat:1,2::", "has the line 'cat:1,2::'"),
+        ("background:0,0,0::\ncat:1,2,300::", "has the line 'cat:1,2,300::'"),
+        ("background:0,0,0::\ncat:red::", "has the line 'cat:red::'"),
+        ("background:0,0,0::\nignored:224,224,192::", "names no class"),
+    ],
+)
+def test_a_labelmap_that_contradicts_itself_is_refused(voc, lines, message):
+    (voc / "labelmap.txt").write_text(lines)
+    with pytest.raises(ValueError, match=message) as error:
+        load_dataset(f"voc:{voc}")
+    assert "\n" not in str(error.value)
+
+
+def test_colours_of_no_class_are_refused(voc):
+    coloured(voc / "SegmentationClass" / "a.png", [[1, 0], [0, 0]], {1: SKY})
+    message = r"a\.png has pixels coloured 10,20,30, which is no class of VOC: .*'name:10,20,30::'"
+    with pytest.raises(UnreadableSampleError, match=message):
+        load_dataset(f"voc:{voc}")[0]
+    (voc / "labelmap.txt").write_text("background:0,0,0::\ncat:1,2,3::\n")
+    with pytest.raises(UnreadableSampleError, match=r"no class of .*labelmap\.txt"):
+        load_dataset(f"voc:{voc}")[0]
+
+
+@pytest.mark.parametrize("rows", [[[0, 255], [0, 0]], [[255, 255], [255, 255]]])
+def test_a_binary_mask_is_not_taken_for_void(voc, rows):
+    indexed(voc / "SegmentationClass" / "a.png", rows)
+    with pytest.raises(UnreadableSampleError, match=r"only the values 0 and 255, of which 255"):
+        load_dataset(f"voc:{voc}")[0]
+    indexed(voc / "SegmentationClass" / "a.png", CLASSES)
+    indexed(voc / "SegmentationObject" / "a.png", np.where(np.array(OBJECTS) > 0, 255, 0))
+    with pytest.raises(UnreadableSampleError, match=r"SegmentationObject/a\.png has no object"):
+        load_dataset(f"voc-objects:{voc}")[0]
+
+
+@pytest.mark.parametrize("mode", ["P", "RGB"])
+def test_objects_may_have_any_colours(voc, mode):
+    colours = {1: SKY, 2: DOG, 3: (1, 1, 1), 255: VOID_COLOUR}
+    coloured(voc / "SegmentationObject" / "a.png", OBJECTS, colours, mode)
+    sample = load_dataset(f"voc-objects:{voc}")[0]
+    found = {name: [] for name in sample.mask_names}
+    for name, mask in zip(sample.mask_names, sample.masks, strict=True):
+        found[name].append(mask.sum().item())
+    assert found == {"aeroplane": [2, 2], "tvmonitor": [1]}
+    assert torch.equal(sample.void, torch.tensor(OBJECTS) == 255)
+
+
+def test_three_objects_of_one_class_are_three_masks_without_parts(voc):
+    sample = load_dataset(f"voc-objects:{voc}")[0]
+    assert sample.part_of == (None, None, None)
+
+
+# --- lists --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "/JPEGImages/b.jpg /SegmentationClass/b.png",
+        "JPEGImages/b.jpg\tSegmentationClass/b.png",
+        "b.jpg",
+        "b.JPG",
+        "  b  ",
+    ],
+)
+def test_a_line_of_a_list_may_hold_paths(voc, line):
+    add(voc, "b")
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text(f"{line}\n")
+    for spec in ("voc", "voc-objects"):
+        dataset = load_dataset(f"{spec}:{voc}")
+        assert dataset[0].path.endswith("b.jpg") and len(dataset[0].masks) > 1
+        assert all(path.exists() for path in dataset.files() if path.name != "labelmap.txt")
+
+
+@pytest.mark.parametrize("line", ["../../secret", "/etc/passwd", "../a.jpg ../b.png", "C:\\a"])
+def test_a_list_does_not_lead_out_of_the_folder(voc, line):
+    (voc / "ImageSets" / "Segmentation" / "val.txt").write_text(f"{line}\n")
+    with pytest.raises(ValueError, match=r"val\.txt names a file .* that is not in") as error:
+        load_dataset(f"voc:{voc}")
+    assert "\n" not in str(error.value)
+
+
+def test_a_wrong_split_is_told_the_nearest(voc):
+    with pytest.raises(FileNotFoundError, match=r"the splits there are val, did you mean 'val'\?"):
+        load_dataset(f"voc:{voc}", "vall")

@@ -358,9 +358,12 @@ def test_a_call_that_contradicts_the_file(build_tiny, tmp_path, micro):
     assert "num_classes is 5 in the file, but 7 in the call" in message
     save_model(build_tiny("crate"), tmp_path / "ours.safetensors")
     message = message_of(ValueError, tmp_path / "ours.safetensors", heads=4)
-    assert "heads is 3 in the file, but 4 in the call" in message
+    assert "heads is 3 in the file's metadata, but 4 in the call" in message
     message = message_of(ValueError, tmp_path / "ours.safetensors", "crate_test_soft")
-    assert "nonlinearity is 'ista' in the file, but 'ista_soft' in crate_test_soft" in message
+    assert (
+        "nonlinearity is 'ista' in the file's metadata, but 'ista_soft' in crate_test_soft"
+        in message
+    )
 
 
 def test_an_override_says_what_an_arch_gets_wrong(monkeypatch, build_tiny, micro):

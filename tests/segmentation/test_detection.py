@@ -27,6 +27,7 @@ from crate_analysis.segmentation import (
 )
 from crate_analysis.segmentation.detection import find_objects
 from crate_analysis.walk import Reading
+from crate_analysis.writing import DamagedFileError
 
 SIZE = 72
 
@@ -84,6 +85,56 @@ def test_a_run_goes_on_behind_the_last_whole_line(model, scenes, whole, tmp_path
     seen.clear()
     detect_objects(model, scenes, tmp_path, layers=[0, -1])
     assert seen == fingerprint
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (lambda lines, other: [*lines[:2], lines[2].replace("0", "1", 1), *lines[3:]], 3),
+        (lambda lines, other: [*lines[:2], lines[2][:40] + "\n", *lines[3:]], 3),
+        (lambda lines, other: [*lines[:2], lines[3], lines[2], *lines[4:]], 3),
+        (lambda lines, other: [*lines[:2], *lines[3:]], 3),
+        (lambda lines, other: [*lines[:2], lines[1], *lines[2:]], 3),
+        (lambda lines, other: [*lines[:2], other[2], *lines[3:]], 3),
+        (lambda lines, other: [*lines[:4], "\0" * 50 + "\n"], 5),
+        (lambda lines, other: [lines[0].replace("creatures", "critters"), *lines[1:]], 1),
+        (lambda lines, other: lines[1:], 1),
+        (lambda lines, other: other, 1),
+    ],
+    ids=[
+        "edited",
+        "cut",
+        "moved",
+        "lost",
+        "doubled",
+        "foreign",
+        "zeros",
+        "header",
+        "headless",
+        "exchanged",
+    ],
+)
+def test_a_line_that_is_not_as_it_was_written_is_refused(
+    damage, line, model, scenes, whole, tmp_path
+):
+    detect_objects(model, scenes, tmp_path, layers=[0, -1], tau=0.2)
+    [other] = tmp_path.glob("*.jsonl")
+    path = tmp_path / whole[0].name
+    parts = (one.read_text().splitlines(keepends=True) for one in (whole[0], other))
+    path.write_text("".join(damage(*parts)))
+    message = (
+        rf"{path.name}, line {line}, is not as it was written: .*from {line} on, and run again"
+    )
+    with pytest.raises(DamagedFileError, match=message) as error:
+        detect_objects(model, scenes, tmp_path, layers=[0, -1])
+    assert "\n" not in str(error.value)
+    if path.read_text() != other.read_text():  # only who asks knows what a whole file must be of
+        with pytest.raises(DamagedFileError, match=message):
+            read_results(path)
+    rest = path.read_text().splitlines(keepends=True)[: line - 1]
+    path.write_text("".join(rest))  # what the error says
+    again = detect_objects(model, scenes, tmp_path, layers=[0, -1])
+    pd.testing.assert_frame_equal(again, whole[1])
 
 
 def test_two_workers_read_and_cut_the_same(model, scenes, whole, tmp_path, monkeypatch):
