@@ -54,7 +54,7 @@ test: book  ## run all tests, the built book in a browser included
 	$(BIN)/pytest -m slow
 
 lab: $(ENV) $(STATE)/sync  ## open the notebooks in JupyterLab
-	$(BIN)/jupyter lab --notebook-dir=notebooks
+	$(BIN)/jupyter lab --config=workflow/jupyter_config.py
 
 lint: $(ENV)  ## check style and types
 	$(BIN)/ruff check

@@ -99,7 +99,7 @@ def peak_memory(n_images: int) -> float:
 
 def measure_and_report_peak(n_images: int) -> None:
     model = build_model("crate_micro_patch6_72.creatures").eval()
-    measure_layers(model, load_dataset("creatures", "dev", 72, n_images), progress=False)
+    measure_layers(model, load_dataset("creatures", "dev", 72, n_images))
     print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024)
 
 

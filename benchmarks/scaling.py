@@ -49,9 +49,9 @@ def point(name: str, in_shards: bool, count: int, root: str) -> None:
     spec = LAYOUTS[name].format(root)
     with tempfile.TemporaryDirectory() as folder:
         library: dict[str, Callable[[SampleDataset], object]] = {
-            "measure_layers": lambda data: measure_layers(model, data, progress=False),
-            "attention_iou": lambda data: attention_iou(model, data, progress=False),
-            "detect_objects": lambda data: detect_objects(model, data, folder, progress=False),
+            "measure_layers": lambda data: measure_layers(model, data),
+            "attention_iou": lambda data: attention_iou(model, data),
+            "detect_objects": lambda data: detect_objects(model, data, folder),
         }
         parts = {**library, "detect_objects": lambda data: find_objects(model, data)}
         whole = load_dataset(spec, "dev", SIZE)

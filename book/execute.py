@@ -1,48 +1,89 @@
 """Run one notebook from top to bottom and keep the result only when every cell succeeded.
 
-    python book/execute.py notebooks/01-compression.ipynb book/notebooks/01-compression.ipynb
+    python book/execute.py notebooks/02-compression.ipynb book/notebooks/02-compression.ipynb
     python book/execute.py NOTEBOOK OUT -p n_images 32 -y 'models: [FILE@ARCH]'
 
 The run goes to a hidden file beside OUT, which is moved to OUT at the very end: a failure or an
-interruption at any moment leaves OUT as it was.
+interruption at any moment leaves OUT as it was. What stands in the environment or in the user's
+settings changes nothing: the kernel is this Python's, with the library of this clone.
 """
 
 import argparse
 import difflib
 import glob
+import importlib.util
 import logging
 import os
+import re
+import shutil
 import signal
+import socket
 import sys
+import tempfile
 import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parents[1]
+STEER = re.compile(
+    r"PYTHON|JUPYTER|IPYTHON|JPY_|MPL|MATPLOTLIB|TQDM_|PAPERMILL_|PYDEVD_|NUMEXPR|SOURCE_DATE_EPOCH$"
+    r"|GIT_(DIR|WORK_TREE|INDEX_FILE)$|(VIRTUAL_ENV|CONDA_PREFIX|COLUMNS|LINES|FORCE_COLOR|NO_COLOR)$"
+)
+"""Names of variables that would make another page of the same notebook."""
+
+FIXED = {
+    "MPLBACKEND": "module://matplotlib_inline.backend_inline",
+    "PYTHONNOUSERSITE": "1",
+    "PYTHONPATH": str(ROOT),
+    "PYTHONUTF8": "1",
+    "TQDM_DISABLE": "1",  # progress bars are for people who watch; in a chapter they are noise
+}
+
+START_SECONDS = (20, 40, 80)
+"""How long a kernel may take to come up before another is started in its place."""
+
+SOCKET_PATH = 100
+"""Most bytes in the path of a socket: 104 on some systems, 108 on others, an end mark included."""
+
+
+def environment(found: Mapping[str, str]) -> dict[str, str]:
+    """The environment that notebooks run in: without what would steer them, this clone first."""
+    kept = {name: value for name, value in found.items() if not STEER.match(name)}
+    if not re.fullmatch(r"[1-9]\d*(,[1-9]\d*)*", kept.get("OMP_NUM_THREADS", "1")):
+        del kept["OMP_NUM_THREADS"]
+    return kept | FIXED
+
+
+if __name__ == "__main__" and environment(os.environ) != os.environ:
+    # Some of it steers Python itself, which has read it by now: begin anew without.
+    os.execve(sys.executable, sys.orig_argv, environment(os.environ))
 
 import nbformat
 import papermill
-import yaml
+from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
+from traitlets.config import Config
+
+from crate_analysis.parsing import parse_value, parse_yaml
 
 
 def main(argv: list[str] | None = None) -> None:
     """Read the command line, run the notebook, report in one line."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0], allow_abbrev=False)
     parser.add_argument("notebook", type=Path)
     parser.add_argument("out", type=Path)
     parser.add_argument("-p", nargs=2, action="append", default=[], metavar=("NAME", "VALUE"))
     parser.add_argument("-y", action="append", default=[], metavar="YAML")
     args = parser.parse_args(argv)
 
-    parameters: dict = {}
-    for text in args.y:
-        parameters |= yaml.safe_load(text)
-    parameters |= {name: yaml.safe_load(value) for name, value in args.p}
-
     # A stop from outside must go through `finally` below, as Ctrl-C does.
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(f"{args.notebook}: stopped"))
     start = time.monotonic()
     try:
-        execute(args.notebook, args.out, parameters)
-    except (ValueError, FileNotFoundError) as error:
+        execute(args.notebook, args.out, read_parameters(args.p, args.y))
+    except (ValueError, OSError) as error:
         sys.exit(f"{args.notebook}: {error}")
     except PapermillExecutionError as error:
         sys.exit(f"{error}\n{args.notebook}: failed in the cell above, nothing written")
@@ -51,30 +92,30 @@ def main(argv: list[str] | None = None) -> None:
     print(f"{args.notebook}: ran in {time.monotonic() - start:.0f} s")
 
 
-def execute(notebook: Path, out: Path, parameters: dict) -> None:
+def read_parameters(singles: list[list[str]], texts: list[str]) -> dict[str, Any]:
+    """What ``-p`` and ``-y`` give, the former last; ValueError on what is no YAML."""
+    parameters: dict[str, Any] = {}
+    for text in texts:
+        given = parse_yaml(text)
+        if not isinstance(given, dict) or not all(isinstance(name, str) for name in given):
+            raise ValueError(f"-y {text!r} gives no parameters: write it as -y 'NAME: VALUE'")
+        parameters |= given
+    return parameters | {name: parse_value(value) for name, value in singles}
+
+
+def execute(notebook: Path, out: Path, parameters: dict[str, Any]) -> None:
     """Run ``notebook`` with ``parameters`` and write the executed copy to ``out``.
 
-    Raises ValueError on a parameter that the notebook does not declare and on a cell that did not
-    run, PapermillExecutionError on a cell that failed.
+    Raises ValueError on a parameter that the notebook does not declare, on a cell that did not
+    run and on a kernel that did not come up or died, PapermillExecutionError on a cell that failed.
     """
-    check_names(parameters, list(papermill.inspect_notebook(notebook)))
+    check_names(parameters, list(papermill.inspect_notebook(literal(notebook))))
     out.parent.mkdir(parents=True, exist_ok=True)
     remove_leftovers(out)
     running = out.with_name(f".{out.stem}.running-{os.getpid()}.ipynb")
-    # Progress bars are for people who watch; in a chapter they are noise.
-    os.environ["TQDM_DISABLE"] = "1"
-    logging.getLogger("papermill").setLevel(logging.ERROR)
-    # Of a task that an interruption cut off, asyncio tells with a traceback: main has said it.
-    logging.getLogger("asyncio").setLevel(logging.CRITICAL)
     try:
-        papermill.execute_notebook(
-            notebook,
-            running,
-            parameters,
-            progress_bar=sys.stderr.isatty(),
-            log_output=False,
-            extra_arguments=["--log-level=50"],  # no remarks of the kernel on itself
-        )
+        with kernel_settings() as settings:
+            run(notebook, running, parameters, settings)
         executed = nbformat.read(running, as_version=4)
         check_cells(executed)
         for line in stderr_lines(executed):
@@ -83,6 +124,68 @@ def execute(notebook: Path, out: Path, parameters: dict) -> None:
         running.replace(out)
     finally:
         running.unlink(missing_ok=True)
+
+
+def run(notebook: Path, running: Path, parameters: dict[str, Any], settings: Config) -> None:
+    """Have papermill run it, with another kernel in place of one that does not come up."""
+    # What papermill and the kernel's client say of a failure, main says; of a task that an
+    # interruption cut off, asyncio tells with a traceback.
+    for name in ("papermill", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
+    for seconds in START_SECONDS:
+        try:
+            papermill.execute_notebook(
+                literal(notebook),
+                literal(running),
+                parameters,
+                kernel_name="python3",
+                language="python",
+                progress_bar=sys.stderr.isatty(),
+                start_timeout=seconds,
+                config=settings,
+                extra_arguments=["--log-level=50"],  # no remarks of the kernel on itself
+            )
+            return
+        except DeadKernelError:
+            raise ValueError(
+                "its process was killed in the middle; where memory ran out, lower n_images"
+            ) from None
+        except RuntimeError as error:
+            reason = str(error)
+            print(f"{notebook}: {reason}; another is started", file=sys.stderr)
+    raise ValueError(f"no kernel came up in {len(START_SECONDS)} tries: {reason}")
+
+
+@contextmanager
+def kernel_settings() -> Iterator[Config]:
+    """How to start a kernel that nobody's settings reach, in a folder that goes with it.
+
+    Its sockets are files in that folder: ports, which are taken some time after they were chosen,
+    may have been given to two kernels by then, and can be reached by other users of the machine.
+    """
+    folder = scratch_folder()
+    try:
+        for name in ("IPYTHONDIR", "JUPYTER_CONFIG_DIR", "JUPYTER_DATA_DIR", "JUPYTER_RUNTIME_DIR"):
+            os.environ[name] = str(folder / name.lower())
+        matplotlib = importlib.util.find_spec("matplotlib")
+        if matplotlib and matplotlib.origin:  # its own settings, in place of the user's
+            os.environ["MATPLOTLIBRC"] = str(Path(matplotlib.origin).with_name("mpl-data"))
+        if not os.access(os.path.expanduser("~"), os.W_OK):  # it notes there what fonts there are
+            os.environ["MPLCONFIGDIR"] = str(folder)
+        manager: dict[str, Any] = {"connection_file": str(folder / "k.json")}
+        if hasattr(socket, "AF_UNIX") and len(os.fsencode(folder / "k-ipc-5")) <= SOCKET_PATH:
+            manager["transport"] = "ipc"
+        yield Config(ConnectionFileMixin=manager)
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+def scratch_folder() -> Path:
+    """A new folder that only this user can enter, with a path that is short enough for sockets."""
+    usual = Path(tempfile.gettempdir())
+    short = Path("/tmp")
+    where = usual if len(os.fsencode(usual)) <= SOCKET_PATH - 40 or not short.is_dir() else short
+    return Path(tempfile.mkdtemp(prefix="crate-", dir=where))
 
 
 def remove_leftovers(out: Path) -> None:
@@ -94,6 +197,11 @@ def remove_leftovers(out: Path) -> None:
             path.unlink(missing_ok=True)
         except PermissionError:  # alive, and somebody else's
             continue
+
+
+def literal(path: Path) -> str:
+    """A path for papermill, which fills in what stands in braces."""
+    return str(path).replace("{", "{{").replace("}", "}}")
 
 
 def check_names(given: dict, declared: list[str]) -> None:

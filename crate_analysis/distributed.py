@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -67,3 +70,24 @@ def first_process_first() -> Iterator[None]:
     yield
     if dist.is_initialized() and rank() == 0:
         dist.barrier()
+
+
+def end_with_parent(worker: int = 0) -> None:
+    """From now on this process ends when the one that it works for does, however that ends.
+
+    A process that was killed cannot tell its workers to stop, and a worker would wait for its next
+    task for ever: a server that it was forked from lives as long as its workers do. To be called
+    in the worker; `worker`, its number, is for callers that pass one.
+    """
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    if parent is not None and parent.pid != os.getppid():  # forked from a server
+        parent.join()
+    else:
+        first = os.getppid()
+        while os.getppid() == first:
+            time.sleep(1)
+    os._exit(1)

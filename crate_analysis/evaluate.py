@@ -9,10 +9,8 @@ from __future__ import annotations
 
 import argparse
 import json
-import re
 import sys
 from collections.abc import Mapping
-from functools import partial
 from pathlib import Path
 from typing import Any, get_args
 
@@ -21,13 +19,16 @@ import torch
 
 from crate_analysis.datasets import SampleDataset, load_dataset
 from crate_analysis.distributed import joined, rank
-from crate_analysis.fingerprints import describe, digest, of_code
+from crate_analysis.fingerprints import describe, of_code
 from crate_analysis.measures import measure_layers
 from crate_analysis.models import UnrolledModel, load_model
-from crate_analysis.segmentation import attention_iou, head_scores
+from crate_analysis.names import digest, slug
+from crate_analysis.segmentation import Scoring, attention_iou, head_scores
 from crate_analysis.segmentation.detection import find_objects
 from crate_analysis.segmentation.masks import Rule
-from crate_analysis.shards import Measurement, measure_in_shards
+from crate_analysis.segmentation.truth import Region
+from crate_analysis.shards import Measurement, check_table, measure_in_shards
+from crate_analysis.walk import Reading
 
 
 def evaluate(
@@ -38,31 +39,37 @@ def evaluate(
     folder: Path,
     shard_size: int,
 ) -> Path:
-    """The table of a measurement, in `folder` and named by the model, the pictures and the request.
+    """The table of a measurement, in `folder` and named by the model, the images and the request.
 
-    `request` is all of what settles the numbers beside model, pictures and code, JSON-ready, with
+    `request` is all of what settles the numbers beside model, images and code, JSON-ready, with
     the measurement's name as `measure`. Beside the table a `.json` file says what it is of, and
-    which pictures could not be read.
+    which images could not be read.
     """
     record = {
         **request,
         **describe(model, dataset),
         "code": of_code(Path(__file__).parent),
     }
-    stem = re.sub(r"[^\w.-]+", "-", f"{request['measure']}-{model.name}")
+    stem = f"{request['measure']}-{slug(model.name)}"
     table = folder / f"{stem}-{digest([json.dumps(record).encode()])}.csv"
     measure_in_shards(measurement, dataset, table, shard_size, record)
     return table
 
 
 def read_objects(table: str | Path) -> pd.DataFrame:
-    """The frame of `detect_objects` from a table that this module wrote."""
+    """The frame of `detect_objects` from a table that this module wrote.
+
+    Raises DamagedFileError for a table that is not as it was written.
+    """
+    check_table(Path(table))
     parse = {"bbox": json.loads, "segmentation": json.loads}
     return pd.read_csv(table, converters=parse)
 
 
-def _objects(model: UnrolledModel, options: Mapping[str, Any], part: SampleDataset) -> pd.DataFrame:
-    found = find_objects(model, part, **options)
+def _objects(
+    model: UnrolledModel, part: SampleDataset, options: Mapping[str, Any], reading: Reading
+) -> pd.DataFrame:
+    found = find_objects(model, part, **options, reading=reading)
     columns = {name: found[name].map(json.dumps) for name in ("bbox", "segmentation")}
     return found.assign(**columns)
 
@@ -96,18 +103,16 @@ def _run(
     with joined(device) as own:
         network = load_model(model).to(own)
         size = image_size or network.config.image_size
-        pictures = load_dataset(dataset, split, size, limit, seed)
-        settings = {"batch_size": batch_size, **options}
-        how = settings | {"workers": workers}
-        quiet = how | {"progress": False}
+        images = load_dataset(dataset, split, size, limit, seed)
+        how = Reading(batch_size, workers=workers)
         measurements: dict[str, Measurement] = {
-            "layers": lambda part: measure_layers(network, part, **quiet),
-            "attention": lambda part: attention_iou(network, part, **quiet),
-            "heads": lambda part: head_scores(network, part, **quiet),
-            "objects": partial(_objects, network, how),
+            "layers": lambda part: measure_layers(network, part, reading=how),
+            "attention": lambda part: attention_iou(network, part, **options, reading=how),
+            "heads": lambda part: head_scores(network, part, Scoring(**options), reading=how),
+            "objects": lambda part: _objects(network, part, options, how),
         }
-        request = {"measure": measure, **settings}
-        table = evaluate(measurements[measure], request, network, pictures, folder, shard_size)
+        request = {"measure": measure, "batch_size": batch_size, **options}
+        table = evaluate(measurements[measure], request, network, images, folder, shard_size)
         if rank() == 0:
             print(table)
 
@@ -131,26 +136,32 @@ def _parser() -> argparse.ArgumentParser:
             formatter_class=argparse.ArgumentDefaultsHelpFormatter,
             allow_abbrev=False,
         )
-        one.add_argument("model", help="of list_models(), FILE, or FILE@ARCH")
+        one.add_argument("model", help="[LABEL=]WHAT[@ARCH][@field=value,...]")
         one.add_argument("dataset", help="creatures, voc:ROOT, coco:ROOT, folder:ROOT, ...")
         one.add_argument("folder", type=Path, help="where tables are kept")
         one.add_argument("--split", default="val", help="of the data set")
         one.add_argument("--image-size", type=int, help="pixels; the model's own when left out")
-        one.add_argument("--limit", type=int, help="pictures; all when left out")
-        one.add_argument("--seed", type=int, default=0, help="of generated or chosen pictures")
-        one.add_argument("--batch-size", type=int, default=32, help="pictures at a time")
-        one.add_argument("--shard-size", type=int, default=128, help="pictures kept at a time")
-        one.add_argument("--workers", type=int, default=0, help="processes that read pictures")
+        one.add_argument("--limit", type=int, help="images; all when left out")
+        one.add_argument("--seed", type=int, default=0, help="of generated or chosen images")
+        one.add_argument("--batch-size", type=int, default=32, help="images at a time")
+        one.add_argument("--shard-size", type=int, default=128, help="images kept at a time")
+        one.add_argument("--workers", type=int, default=0, help="processes that read images")
         one.add_argument("--device", default="cpu", help="such as cuda")
         one.add_argument("--threads", type=int, default=torch.get_num_threads(), help="of the CPU")
     for name in ("attention", "heads"):
         parsers[name].add_argument("--keep", type=float, default=0.6, help="share that masks keep")
     rules = get_args(Rule)
-    parsers["attention"].add_argument("--rules", nargs="+", choices=rules, default=list(rules))
-    parsers["heads"].add_argument("--rule", choices=rules, default="mass", help="of the masks")
-    parsers["heads"].add_argument("--within", nargs="*", default=[], help="masks to score inside")
+    for name, default in (("attention", list(rules)), ("heads", ["mass"])):
+        parsers[name].add_argument("--rules", nargs="+", choices=rules, default=default)
+    parsers["heads"].add_argument(
+        "--within",
+        nargs="+",
+        choices=get_args(Region),
+        default=["image"],
+        help="which pixels count: all, or for parts those of their object",
+    )
     parsers["objects"].add_argument("--layers", nargs="+", type=int, default=[-1], help="to read")
-    parsers["objects"].add_argument("--n-masks", type=int, default=3, help="objects a picture")
+    parsers["objects"].add_argument("--n-masks", type=int, default=3, help="objects an image")
     parsers["objects"].add_argument("--tau", type=float, default=0.15, help="of the affinity")
     return parser
 

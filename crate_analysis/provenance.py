@@ -15,6 +15,7 @@ import crate_analysis
 from crate_analysis.datasets import SampleDataset
 from crate_analysis.fingerprints import describe_data, of_code
 from crate_analysis.models.checkpoints import locate
+from crate_analysis.specs import parse_spec
 
 PACKAGE = Path(__file__).parent
 LIBRARIES = ("torch", "numpy", "scipy", "scikit-learn", "pandas", "pillow", "pycocotools")
@@ -54,7 +55,7 @@ def provenance(
 
 
 def _describe_model(given: str) -> dict[str, str]:
-    path, _ = locate(given, None)
+    path = locate(parse_spec(given))
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     return {"given": given, "file": path.name, "sha256": found}

@@ -34,7 +34,8 @@ def walkthrough(
     Parameters
     ----------
     picture : (H, W, 3), whose sides the patch grid divides.
-    tokens : (t, d), what the layer is given; `[CLS]` first, then the patches row by row.
+    tokens : (t, d), what the layer is given; `[CLS]` first, the patches last, row by row. What is
+        between them, registers, is not drawn.
     projections : (h, t, p), the tokens in each head's subspace.
     attention : (h, t), the softmax row of `[CLS]`.
     masks : (h, gh, gw), the patches that are kept of each map.
@@ -47,12 +48,15 @@ def walkthrough(
     if missing:
         raise ValueError(f"labels lacks {', '.join(missing)}")
     grid = masks.shape[1:]
-    counts = (len(tokens), projections.shape[1], attention.shape[1], grid[0] * grid[1] + 1)
-    if len(set(counts)) > 1:
+    counts = (len(tokens), projections.shape[1], attention.shape[1])
+    patches = grid[0] * grid[1]
+    if len(set(counts)) > 1 or counts[0] <= patches:
         raise ValueError(
-            f"tokens, projections, attention and masks are of {counts} tokens: take them from one"
-            " picture and layer"
+            f"tokens, projections, attention and masks are of {(*counts, patches + 1)} tokens: take"
+            " them from one picture and layer"
         )
+    drawn = [0, *range(counts[0] - patches, counts[0])]
+    tokens, projections, attention = tokens[drawn], projections[:, drawn], attention[:, drawn]
     ax = ax or plt.gca()
     ax.set(
         xlim=(-1.5, 101.5), ylim=(walkthrough_height(len(attention)) - 4.5, -4.5), aspect="equal"

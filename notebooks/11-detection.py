@@ -38,7 +38,7 @@
 # **How our setting differs.** The paper cuts COCO photographs at 480 x 480 pixels with patches of 8, a
 # grid of 60 x 60; here the grid is {glue:text}`grid`. The networks shipped with this book were trained
 # on smaller pictures of one drawn animal each and the shipped scenes hold several
-# ({doc}`03-models-and-data`). Such scenes are easier than photographs: numbers on them are higher and
+# ({doc}`01-models-and-data`). Such scenes are easier than photographs: numbers on them are higher and
 # cannot be compared with the paper's one by one. One training run a network, so intervals are over
 # pictures only.
 
@@ -316,7 +316,7 @@ if has_masks:
 # ## Table 2: which half is needed
 #
 # The four combinations of attention and nonlinearity, ours at the layer read and at each network's
-# best, beside **the paper's** for its own networks of size S on COCO. {doc}`07-variants` has the same
+# best, beside **the paper's** for its own networks of size S on COCO. {doc}`13-variants` has the same
 # experiment for the attention maps.
 
 # %% tags=["hide-input"]

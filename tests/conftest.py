@@ -10,6 +10,7 @@ import jaxtyping
 import pytest
 
 ROOT = Path(__file__).resolve().parents[1]
+os.environ["PYTHONPATH"] = str(ROOT)  # what tests start runs this clone's library too
 PARITY = Path(os.environ.get("CRATE_ANALYSIS_PARITY", ROOT.parent / "shared" / "parity"))
 
 

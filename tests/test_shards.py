@@ -20,6 +20,7 @@ from crate_analysis.evaluate import main, read_objects
 from crate_analysis.measures import measure_layers
 from crate_analysis.segmentation import attention_iou, detect_objects, head_scores
 from crate_analysis.shards import Window, measure_in_shards
+from crate_analysis.walk import Reading
 from crate_analysis.writing import write_text
 
 PICTURES = ["crate-creatures", "creatures", "--image-size", "36", "--limit", "21"]
@@ -47,16 +48,24 @@ def run(what, folder, *options):
 @pytest.mark.parametrize(
     ("what", "options", "whole"),
     [
-        ("layers", [], lambda model, data: measure_layers(model, data, batch_size=4)),
+        (
+            "layers",
+            [],
+            lambda model, data: measure_layers(model, data, reading=Reading(batch_size=4)),
+        ),
         (
             "attention",
             ["--keep", "0.5", "--rules", "mass"],
-            lambda model, data: attention_iou(model, data, 0.5, ["mass"], batch_size=4),
+            lambda model, data: attention_iou(
+                model, data, 0.5, ["mass"], reading=Reading(batch_size=4)
+            ),
         ),
         (
             "heads",
             ["--within", "animal"],
-            lambda model, data: head_scores(model, data, within=["animal"], batch_size=4),
+            lambda model, data: head_scores(
+                model, data, within=["animal"], reading=Reading(batch_size=4)
+            ),
         ),
     ],
 )
@@ -76,7 +85,7 @@ def test_the_objects_are_those_of_one_go(model, pictures, tmp_path, capsys, monk
     run("objects", tmp_path / "sharded", "--layers", "2", "-1")
     assert len(taken) == 1, "the weights are looked at once, not for each shard"
     found = read_objects(capsys.readouterr().out.strip())
-    whole = detect_objects(model, pictures, tmp_path, [2, -1], batch_size=4, progress=False)
+    whole = detect_objects(model, pictures, tmp_path, [2, -1], reading=Reading(batch_size=4))
     pd.testing.assert_frame_equal(found, whole)
 
 
@@ -108,7 +117,7 @@ def test_workers_are_passed_on(what, name, tmp_path, monkeypatch):
     asked = []
 
     def stop(*_, **options):
-        asked.append(options["workers"])
+        asked.append(options["reading"].workers)
         raise KeyboardInterrupt
 
     monkeypatch.setattr(f"crate_analysis.evaluate.{name}", stop)
@@ -176,7 +185,7 @@ def test_what_cannot_be_measured_leaves_nothing(pictures, tmp_path, size, window
 def test_wrong_requests_are_one_line(tmp_path):
     with pytest.raises(SystemExit, match="error: there is no shipped model 'crate-creature'"):
         main(["layers", "crate-creature", "creatures", str(tmp_path)])
-    with pytest.raises(SystemExit, match=r"error: .* holds no pictures"):
+    with pytest.raises(SystemExit, match=r"error: .* holds no images"):
         main(["attention", "crate-creatures", f"folder:{tmp_path}", str(tmp_path / "out")])
 
 
@@ -207,13 +216,21 @@ class Patchy(SampleDataset):
         return sample
 
 
-DAMAGED, BARE, STRANGE = (0, 1, 2, 3, 13), (4, 5, 6, 7, 14), (8, 9, 10, 11, 15)
-WARNED = "(?s)5 of 21 pictures were left out:\n  picture 0 is .*\n  picture 13 is damaged$"
+DAMAGED, BARE, SIMPLE = (0, 1, 2, 3, 13), (4, 5, 6, 7, 14), (8, 9, 10, 11, 15)
+WARNED = "(?s)5 of 21 images were left out:\n  picture 0 is .*\n  picture 13 is damaged$"
 WHOLE = {
-    "layers": lambda model, data, folder: measure_layers(model, data, batch_size=4),
-    "attention": lambda model, data, folder: attention_iou(model, data, batch_size=4),
-    "heads": lambda model, data, folder: head_scores(model, data, within=["animal"], batch_size=4),
-    "objects": lambda model, data, folder: detect_objects(model, data, folder, batch_size=4),
+    "layers": lambda model, data, folder: measure_layers(
+        model, data, reading=Reading(batch_size=4)
+    ),
+    "attention": lambda model, data, folder: attention_iou(
+        model, data, reading=Reading(batch_size=4)
+    ),
+    "heads": lambda model, data, folder: head_scores(
+        model, data, within=["animal"], reading=Reading(batch_size=4)
+    ),
+    "objects": lambda model, data, folder: detect_objects(
+        model, data, folder, reading=Reading(batch_size=4)
+    ),
 }
 
 
@@ -244,7 +261,7 @@ def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, mon
 @pytest.mark.parametrize(
     ("lacking", "options", "message"),
     [
-        ({"damaged": range(21)}, [], "none of the 21 pictures can be read; the first: picture 0"),
+        ({"damaged": range(21)}, [], "none of the 21 images can be read; the first: picture 0"),
         ({"bare": range(21)}, [], "the data set has no masks to compare with"),
         ({"bare": range(8), "strange": range(8, 21)}, ["--within", "animal"], "within 'animal'"),
         ({"damaged": range(8), "bare": range(8, 21)}, [], "the data set has no masks"),
@@ -265,7 +282,7 @@ def test_each_name_may_be_in_another_shard(pictures, model, tmp_path, monkeypatc
     within = ["--within", "animal", "plant"]
     monkeypatch.setattr("crate_analysis.evaluate.load_dataset", lambda *_: patchy)
     run("heads", tmp_path, *within)
-    whole = head_scores(model, patchy, within=within[1:], batch_size=4)
+    whole = head_scores(model, patchy, within=within[1:], reading=Reading(batch_size=4))
     assert table_of(capsys).read_text(encoding="utf-8") == whole.to_csv(index=False)
 
 
@@ -282,7 +299,7 @@ def test_pictures_left_out_before_a_stop_are_listed(pictures, tmp_path):
 
     table = tmp_path / "table.csv"
     with pytest.raises(KeyboardInterrupt):
-        measure_in_shards(stopped, patchy, table, 6, {})
+        measure_in_shards(stopped, patchy, table, 6, {"of": "count"})
     with pytest.warns(LeftOutWarning, match="(?s)2 of 21 .*picture 2 is .*picture 20 is"):
         measure_in_shards(measured, patchy, table, 6, {"of": "count"})
     record = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
@@ -368,7 +385,9 @@ def test_a_killed_process_loses_and_repeats_nothing(model, tmp_path, capsys, mon
     monkeypatch.setattr("crate_analysis.evaluate.measure_layers", watched)
     main(command(killed, "1")[command(killed, "1").index("layers") :])
     assert sorted([*seen, *done]) == [f"4-{start:08d}.json" for start in range(0, 320, 4)]
-    whole = measure_layers(model, load_dataset("creatures", "val", 36, limit=320), batch_size=2)
+    whole = measure_layers(
+        model, load_dataset("creatures", "val", 36), reading=Reading(batch_size=2, limit=320)
+    )
     text = whole.to_csv(index=False)
     assert table_of(capsys).read_text(encoding="utf-8") == text
     assert table.read_text(encoding="utf-8") == text.replace(part["rows"], "marked\n")

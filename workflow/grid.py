@@ -101,7 +101,7 @@ def _grid(path: Path, content: dict[str, Any]) -> Grid:
     seeds = _values(content, "seeds", int)
     notebooks = _mapping(content.get("notebooks") or {}, "notebooks")
     if not notebooks:
-        raise ValueError("notebooks is empty; name at least one, such as 02-segmentation: {}")
+        raise ValueError("notebooks is empty; name at least one, such as 07-segmentation: {}")
     cells = []
     for name, given in notebooks.items():
         notebook = find_notebook(str(name))

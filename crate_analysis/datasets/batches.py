@@ -22,30 +22,32 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
+from crate_analysis.datasets.given import SampleList, as_samples
 from crate_analysis.datasets.sample import Sample, SampleDataset, Samples, UnreadableSampleError
+from crate_analysis.distributed import end_with_parent
 
 
 class LeftOutWarning(UserWarning):
-    """Pictures are missing from what was measured: `reasons`, a line for each, out of `count`."""
+    """Images are missing from what was measured: `reasons`, a line for each, out of `count`."""
 
     def __init__(self, reasons: Sequence[str], count: int) -> None:
         listed = "".join(f"\n  {reason}" for reason in reasons)
-        super().__init__(f"{len(reasons)} of {count} pictures were left out:{listed}")
+        super().__init__(f"{len(reasons)} of {count} images were left out:{listed}")
         self.reasons = list(reasons)
         self.count = count
 
 
 class NoneReadableError(ValueError):
-    """No picture at all can be read: `reasons`, a line for each."""
+    """No image at all can be read: `reasons`, a line for each."""
 
     def __init__(self, reasons: Sequence[str]) -> None:
         count = len(reasons)
-        super().__init__(f"none of the {count} pictures can be read; the first: {reasons[0]}")
+        super().__init__(f"none of the {count} images can be read; the first: {reasons[0]}")
         self.reasons = list(reasons)
 
 
 class AbsentError(ValueError):
-    """Things that were asked for are in none of these pictures, but may be in others.
+    """Things that were asked for are in none of these images, but may be in others.
 
     `absent` says of each, by its name, what to do about it; `frame` is what was measured.
     """
@@ -66,7 +68,8 @@ def batches(
 ) -> Iterator[tuple[list[int], list[Sample]]]:
     """The first `limit` samples (default: all) in lists of `batch_size`, each decoded when reached.
 
-    Gives pairs of lists: the samples, and before them the index of each in the data set. A sample
+    `dataset` is whatever `as_samples` takes. Gives pairs of lists: the samples, and before them the
+    index of each in the data set. A sample
     whose files are missing or damaged is left out, its batch is one shorter, and a
     `LeftOutWarning` at the end counts and lists them. `progress` shows a bar named `title`.
 
@@ -84,10 +87,11 @@ def batches(
         raise ValueError(f"limit={limit} must be at least 1, or None for all")
     if workers < 0:
         raise ValueError(f"workers={workers} must be at least 0")
-    count = len(dataset) if limit is None else min(len(dataset), limit)
+    source = as_samples(dataset)
+    count = len(source) if limit is None else min(len(source), limit)
     if count == 0:
         raise ValueError("the data set is empty; check its folder, split and limit")
-    return _batches(dataset, batch_size, count, title, progress, workers)
+    return _batches(source, batch_size, count, title, progress, workers)
 
 
 def read_samples(dataset: Samples, workers: int = 0) -> list[Sample]:
@@ -99,13 +103,13 @@ def read_samples(dataset: Samples, workers: int = 0) -> list[Sample]:
 
 
 def attempts(
-    dataset: Samples, indices: range, workers: int, ahead: int
+    dataset: SampleDataset, indices: range, workers: int, ahead: int
 ) -> Iterator[Sample | UnreadableSampleError]:
     """The samples of these indices in order, and in place of a damaged one what is wrong with it.
 
     `workers` processes, none for 0, read about `ahead` samples before they are asked for.
     """
-    if workers == 0 or not isinstance(dataset, SampleDataset):
+    if workers == 0 or isinstance(dataset, SampleList):
         for index in indices:
             yield _attempt(dataset, index)
         return
@@ -116,6 +120,7 @@ def attempts(
         num_workers=workers,
         prefetch_factor=max(2, -(-ahead // workers)),
         multiprocessing_context=_context(),
+        worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # the seed that it draws is not of the caller's numbers
     )
     for packed in loader:
@@ -125,7 +130,7 @@ def attempts(
         yield found
 
 
-def _attempt(dataset: Samples, index: int) -> Sample | UnreadableSampleError:
+def _attempt(dataset: SampleDataset, index: int) -> Sample | UnreadableSampleError:
     try:
         return dataset[index]
     except UnreadableSampleError as error:
@@ -143,7 +148,7 @@ class _Attempts(Dataset[bytes]):
         try:
             found = _attempt(self.dataset, index)
         except Exception as error:  # to be raised where the samples are wanted
-            error.add_note(f"In a process that reads pictures:\n{traceback.format_exc()}")
+            error.add_note(f"In a process that reads images:\n{traceback.format_exc()}")
             found = error
         return pickle.dumps(found)
 
@@ -163,11 +168,11 @@ def _context() -> BaseContext:
 
 
 def _batches(
-    dataset: Samples, batch_size: int, count: int, title: str, progress: bool, workers: int
+    dataset: SampleDataset, batch_size: int, count: int, title: str, progress: bool, workers: int
 ) -> Iterator[tuple[list[int], list[Sample]]]:
     left_out: list[str] = []
     tries = attempts(dataset, range(count), workers, batch_size)
-    with tqdm(total=count, desc=title, unit="picture", disable=not progress) as bar:
+    with tqdm(total=count, desc=title, unit="image", disable=not progress) as bar:
         for first in range(0, count, batch_size):
             indices, samples = [], []
             for index, found in enumerate(islice(tries, batch_size), first):
@@ -183,7 +188,7 @@ def _batches(
 
 
 def report_left_out(reasons: Sequence[str], count: int) -> None:
-    """Warn of the pictures, of `count`, that were left out; NoneReadableError if all were."""
+    """Warn of the images, of `count`, that were left out; NoneReadableError if all were."""
     if reasons and len(reasons) == count:
         raise NoneReadableError(reasons)
     if reasons:
@@ -205,13 +210,13 @@ def left_out_gathered() -> Iterator[list[str]]:
 
 
 def stack_images(samples: Sequence[Sample]) -> UInt8[Tensor, "b 3 H W"]:
-    """The pictures of some samples as one tensor. Raises ValueError where their sizes differ."""
+    """The images of some samples as one tensor. Raises ValueError where their sizes differ."""
     first = samples[0]
     for sample in samples:
         if sample.image.shape != first.image.shape:
             sizes = [f"{s.image.shape[1]} x {s.image.shape[2]}" for s in (first, sample)]
             raise ValueError(
                 f"{first.path} is {sizes[0]} pixels and {sample.path} is {sizes[1]}; "
-                "load the data set with image_size=... to batch its pictures, or take batch_size=1"
+                "load the data set with image_size=... to batch its images, or take batch_size=1"
             )
     return torch.stack([sample.image for sample in samples])

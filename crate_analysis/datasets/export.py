@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from .coco import YEAR, encode, run_lengths
 from .sample import Sample, SampleDataset
-from .voc import LISTS, VOID
+from .voc import LISTS, PALETTE, VOID
 
 
 def export_voc(
@@ -44,13 +44,12 @@ def export_voc(
     if _begin(dataset, root, listing, {"image_format": image_format, "border": border}):
         return
     names = [f"{dataset.split}_{index:06d}" for index in range(len(dataset))]
-    palette = _palette()
     labels = ["background", *dataset.classes]
     _write_text(
         root / "labelmap.txt",
         "# label:color_rgb:parts:actions\n"
         + "".join(
-            f"{label}:{r},{g},{b}::\n" for label, (r, g, b) in zip(labels, palette, strict=False)
+            f"{label}:{r},{g},{b}::\n" for label, (r, g, b) in zip(labels, PALETTE, strict=False)
         ),
     )
     for index, name in enumerate(tqdm(names, "VOC", disable=not progress, unit="picture")):
@@ -61,8 +60,8 @@ def export_voc(
         instances = _instances(dataset, sample)
         semantic, instance = _index_maps(dataset, sample, instances, border)
         _write_picture(root / "JPEGImages" / f"{name}.{image_format}", sample)
-        _write_indices(root / "SegmentationClass" / f"{name}.png", semantic, palette)
-        _write_indices(root / "SegmentationObject" / f"{name}.png", instance, palette)
+        _write_indices(root / "SegmentationClass" / f"{name}.png", semantic)
+        _write_indices(root / "SegmentationObject" / f"{name}.png", instance)
         _write_text(notes, _annotation(f"{name}.{image_format}", sample, instances))
     _write_text(listing, "".join(f"{name}\n" for name in names))
 
@@ -229,17 +228,6 @@ def _record(dataset: SampleDataset, sample: Sample, index: int, name: str) -> di
     return {"image": image, "annotations": annotations}
 
 
-def _palette() -> list[tuple[int, int, int]]:
-    """VOC's 256 colours: the bits of the index, dealt out to red, green and blue."""
-    colours = []
-    for index in range(256):
-        colour = [0, 0, 0]
-        for bit in range(8):
-            colour[bit % 3] |= (index >> bit & 1) << (7 - bit // 3)
-        colours.append((colour[0], colour[1], colour[2]))
-    return colours
-
-
 def _write_picture(path: Path, sample: Sample) -> None:
     picture = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
     _write(path, lambda file: picture.save(file, **_ENCODINGS[path.suffix]))
@@ -251,10 +239,10 @@ _ENCODINGS: dict[str, dict[str, Any]] = {
 }
 
 
-def _write_indices(path: Path, indices: np.ndarray, palette: list[tuple[int, int, int]]) -> None:
+def _write_indices(path: Path, indices: np.ndarray) -> None:
     picture = Image.fromarray(indices).convert("P")
     picture.putdata(indices.ravel().tolist())
-    picture.putpalette([value for colour in palette for value in colour])
+    picture.putpalette([value for colour in PALETTE for value in colour])
     _write(path, lambda file: picture.save(file, format="PNG"))
 
 

@@ -1,10 +1,11 @@
-"""Pictures with Gaussian noise on some of their pixels (Yu et al. 2024, Fig. 11 and 12)."""
+"""Images with Gaussian noise on some of their pixels (Yu et al. 2024, Fig. 11 and 12)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
+from pathlib import Path
 from typing import Literal, NamedTuple, get_args
 
 import numpy as np
@@ -12,7 +13,8 @@ import torch
 from jaxtyping import Float, UInt8
 from torch import Tensor
 
-from .sample import Sample, SampleDataset, UnreadableSampleError
+from .given import as_samples
+from .sample import Sample, SampleDataset, Samples, UnreadableSampleError
 
 Where = Literal["everywhere", "objects", "background"]
 
@@ -30,19 +32,19 @@ class Noise(NamedTuple):
 
 
 class NoisyPictures(SampleDataset):
-    """Every picture of a data set at every noise level, one picture's levels in a row.
+    """Every image of a data set at every noise level, one image's levels in a row.
 
-    Item i k + j is picture i at the j-th of k levels. The noise of a picture depends on
+    Item i k + j is image i at the j-th of k levels. The noise of a image depends on
     (`seed`, i) only: levels share it, so that a higher share of pixels holds those of a lower one
-    and a higher deviation is the same noise made larger, and whoever looks at the pictures, at
-    whatever batch size, sees the same. Pictures are decoded once for all their levels.
+    and a higher deviation is the same noise made larger, and whoever looks at the images, at
+    whatever batch size, sees the same. Images are decoded once for all their levels.
 
     Raises ValueError as `add_noise` does, for no levels, and for `where` that is none of the
-    three; UnreadableSampleError, so that `batches` leaves it out, for a picture without the masks
+    three; UnreadableSampleError, so that `batches` leaves it out, for a image without the masks
     that `where` asks for.
     """
 
-    def __init__(self, dataset: SampleDataset, levels: Sequence[Noise], seed: int = 0) -> None:
+    def __init__(self, dataset: Samples, levels: Sequence[Noise], seed: int = 0) -> None:
         if not levels:
             raise ValueError("levels is empty: give at least one Noise(share, sd)")
         for level in levels:
@@ -51,7 +53,7 @@ class NoisyPictures(SampleDataset):
                 raise ValueError(
                     f"where={level.where!r} is not one of {', '.join(get_args(Where))}"
                 )
-        self.dataset = dataset
+        self.dataset = dataset = as_samples(dataset)
         self.levels = tuple(levels)
         self.name, self.split, self.classes = dataset.name, dataset.split, dataset.classes
         self.image_size, self.seed = dataset.image_size, seed
@@ -60,12 +62,16 @@ class NoisyPictures(SampleDataset):
     def __len__(self) -> int:
         return len(self.dataset) * len(self.levels)
 
+    def files(self) -> Iterable[Path]:
+        """Those of the images without noise."""
+        return self.dataset.files()
+
     def __getitem__(self, index: int) -> Sample:
-        picture, level = divmod(self.check(index), len(self.levels))
-        if self._latest is None or self._latest[0] != picture:
-            self._latest = picture, self.dataset[picture]
+        image, level = divmod(self.check(index), len(self.levels))
+        if self._latest is None or self._latest[0] != image:
+            self._latest = image, self.dataset[image]
         sample, noise = self._latest[1], self.levels[level]
-        stream = np.random.SeedSequence((self.seed, picture)).generate_state(1, np.uint64)
+        stream = np.random.SeedSequence((self.seed, image)).generate_state(1, np.uint64)
         generator = torch.Generator().manual_seed(int(stream[0]))
         noisy = add_noise(sample.image[None], noise.share, noise.sd, generator)[0]
         if noise.where != "everywhere":
@@ -82,13 +88,13 @@ class NoisyPictures(SampleDataset):
 def add_noise(
     images: UInt8[Tensor, "b 3 H W"], share: float, sd: float, generator: torch.Generator
 ) -> UInt8[Tensor, "b 3 H W"]:
-    """The pictures with `gaussian_noise` added, rounded, and cut to 0..255.
+    """The images with `gaussian_noise` added, rounded, and cut to 0..255.
 
     Cutting takes away noise from dark and bright pixels, the more the stronger the noise: the
-    deviation that arrives is smaller than `sd`. The paper says nothing of it; pictures of 8 bits
+    deviation that arrives is smaller than `sd`. The paper says nothing of it; images of 8 bits
     leave no choice.
 
-    Raises ValueError for pictures that are not uint8, for a share outside [0, 1], and for a
+    Raises ValueError for images that are not uint8, for a share outside [0, 1], and for a
     deviation that is negative or not finite.
     """
     if images.dtype != torch.uint8:
@@ -102,7 +108,7 @@ def gaussian_noise(
 ) -> Float[Tensor, "b 3 H W"]:
     """What `add_noise` adds: 0 on most pixels, Gaussian on the others, in grey levels.
 
-    In each picture exactly `share` of the pixels (rounded) are drawn, without regard to what they
+    In each image exactly `share` of the pixels (rounded) are drawn, without regard to what they
     show; the three channels of a pixel get independent noise. A generator in the same state draws
     the same pixels first and the same noise at any `share` and `sd`.
     """

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 from abc import abstractmethod
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from jaxtyping import Bool, UInt8
 from torch import Tensor
@@ -16,23 +19,27 @@ class UnreadableSampleError(ValueError):
     """One sample's files are damaged or do not fit each other; others may be whole."""
 
 
+class PassedOverWarning(UserWarning):
+    """Something in a data set's folder is not read."""
+
+
 class MissingSampleError(UnreadableSampleError, FileNotFoundError):
     """One of a sample's files is not there."""
 
 
 NONE = torch.zeros(0, 0, dtype=torch.bool)
-"""Stands for void and crowds that were not given: none, at the picture's size."""
+"""Stands for void and crowds that were not given: none, at the image's size."""
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture with whatever truth its data set has.
+    """One image with whatever truth its data set has.
 
-    `label` is an index into the data set's `classes`, None where the picture has no single class.
+    `label` is an index into the data set's `classes`, None where the image has no single class.
     `masks` are named by `mask_names` and none is empty; a data set without masks gives none,
     shape (0, H, W). A mask is what stands at its place in `masks`: two may have one name. `part_of`
     says of each mask of which other one it is a part, by that one's place, or None for a whole
-    object; by default all are whole. `path` is the picture's file, or a stable identifier where it
+    object; by default all are whole. `path` is the image's file, or a stable identifier where it
     is generated.
 
     What the truth leaves open, by default nothing: `void` are pixels that were given to nothing,
@@ -60,6 +67,14 @@ class Sample:
                 f"{self.path}: part_of={self.part_of} must hold, for each of the {len(self.masks)} "
                 "masks, the place of another mask of this sample, or None"
             )
+        for place in range(len(self.part_of)):
+            above, steps = self.part_of[place], 0
+            while above is not None and steps < len(self.part_of):
+                above, steps = self.part_of[above], steps + 1
+            if above is not None:
+                raise ValueError(
+                    f"{self.path}: part_of={self.part_of} makes mask {place} a part of itself"
+                )
         size = self.image.shape[1:]
         for name, shape in (("void", size), ("crowds", (0, *size))):
             if getattr(self, name) is NONE:
@@ -74,8 +89,8 @@ class Sample:
 class SampleDataset(Dataset[Sample]):
     """A map-style data set of samples, made or decoded only when asked for.
 
-    `classes` are the names that labels point into, or those that masks of a picture without a
-    single class may have. `image_size` is the side of the pictures in pixels, None where they
+    `classes` are the names that labels point into, or those that masks of an image without a
+    single class may have. `image_size` is the side of the images in pixels, None where they
     keep their own sizes.
     """
 
@@ -97,10 +112,14 @@ class SampleDataset(Dataset[Sample]):
             raise IndexError(f"item {index} of {len(self)} in {self.name}, split {self.split!r}")
         return index % len(self)
 
+    def files(self) -> Iterable[Path]:
+        """All files that the samples are read from, none where they are generated."""
+        return ()
+
     def coco_image(self, index: int) -> tuple[int, int, int]:
         """The id by which COCO's files call item `index`, its height and its width in pixels."""
         return self.check(index), *self[index].image.shape[1:]
 
 
-Samples = SampleDataset | Sequence[Sample]
-"""A data set, or a list of its samples, which need not be drawn or decoded anew."""
+Samples = str | SampleDataset | Sequence[Sample] | Sequence[Any] | Tensor | np.ndarray
+"""What `as_samples` takes: a data set, its name, or a list of its samples or of images."""

@@ -1,6 +1,7 @@
 """What the objective of a white-box transformer is made of, measured layer by layer."""
 
-from crate_analysis.measures.coding_rate import coding_rate, total_coding_rate
+from crate_analysis.measures.choice import cross_fit
+from crate_analysis.measures.coding_rate import coding_rate, rate_reduction, total_coding_rate
 from crate_analysis.measures.dictionary import (
     atom_cosines,
     coding_objective,
@@ -16,6 +17,7 @@ from crate_analysis.measures.steps import (
     lift,
     measured_gradient,
     rate_change,
+    turned,
     turned_cosine,
     with_length_of,
 )
@@ -27,7 +29,16 @@ from crate_analysis.measures.subspaces import (
     subspace_overlap,
     token_dimension,
 )
-from crate_analysis.measures.summary import MeanInterval, contrast_interval, mean_interval
+from crate_analysis.measures.summary import (
+    MeanInterval,
+    contrast_interval,
+    design_interval,
+    interval_frame,
+    mean_interval,
+    paired_difference,
+    run_image_interval,
+    run_interval,
+)
 
 __all__ = [
     "MEASURES",
@@ -39,8 +50,11 @@ __all__ = [
     "common_share",
     "contrast_interval",
     "cosine",
+    "cross_fit",
     "derived_gradient",
+    "design_interval",
     "effective_dimension",
+    "interval_frame",
     "lasso_objective",
     "lift",
     "mean_interval",
@@ -48,13 +62,18 @@ __all__ = [
     "measured_gradient",
     "nonzero_fraction",
     "orthogonality_gap",
+    "paired_difference",
     "principal_cosines",
     "rate_change",
+    "rate_reduction",
+    "run_image_interval",
+    "run_interval",
     "step_strength",
     "subspace_coherence",
     "subspace_overlap",
     "token_dimension",
     "total_coding_rate",
+    "turned",
     "turned_cosine",
     "with_length_of",
 ]

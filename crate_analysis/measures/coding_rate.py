@@ -61,3 +61,22 @@ def total_coding_rate(
     with the same arguments and errors.
     """
     return coding_rate(z.unsqueeze(1), eps2, normalize)
+
+
+def rate_reduction(
+    z: Float[Tensor, "b t d"], subspaces: Float[Tensor, "h d p"], eps2: float = 0.01
+) -> Float[Tensor, " b"]:
+    """R(Z) - R^c(Z | U_[K]), the objective without its sparsity, one value an image, in nats.
+
+    Both rates see the same tokens on one scale: each of unit length, projected by U_k as it is
+    (Yu et al. 2023, Eq. 1). `coding_rate(state.projections)`, as the released code measures it,
+    scales each projection anew, so that its difference from R is no value of the objective.
+    Arguments and errors as for `coding_rate`.
+
+    >>> z = torch.eye(4)[None]
+    >>> bool(rate_reduction(z, torch.eye(4)[None]).abs() < 1e-5)  # one subspace: the whole space
+    True
+    """
+    unit = torch.nn.functional.normalize(z, dim=-1)
+    projections = torch.einsum("hdp,btd->bhtp", subspaces, unit)
+    return total_coding_rate(z, eps2) - coding_rate(projections, eps2, normalize=False)

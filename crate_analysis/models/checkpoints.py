@@ -1,130 +1,192 @@
-"""Model files: the released layouts, read exactly or not at all, and our own, written.
+"""Model files: read exactly or not at all, whoever wrote them, and our own, written.
 
-Layouts: CRATE (Yu et al. 2023, 2024), DINO (Caron et al. 2021, arXiv 2104.14294) and timm's Vision
-Transformer.
+`layouts` has the table of what is read, `files` the formats, `records` what lies beside weights.
 """
 
 from __future__ import annotations
 
-import argparse
 import difflib
 import json
 import os
-import pickle
-import re
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
 from crate_analysis.models import hub
-from crate_analysis.models.config import ModelConfig
+from crate_analysis.models.config import ModelConfig, check_field_names
+from crate_analysis.models.files import Stored, find_in_folder, in_single_precision, read_file
+from crate_analysis.models.layouts import Found, listing, recognise
+from crate_analysis.models.onnx_backbone import SALIENCY_VITS14, saliency_vits14
+from crate_analysis.models.records import companions_of, options_of
 from crate_analysis.models.registry import ARCHS, from_config
-from crate_analysis.models.shapes import listing, settle_config
+from crate_analysis.models.shapes import OpenHeadsError, read_fields, settle_config
 from crate_analysis.models.unrolled import UnrolledModel
 from crate_analysis.models.zoo import shipped_files, snapshot_files
-
-FILE_ENDINGS = (".safetensors", ".pth", ".pt", ".bin")
-NESTED_UNDER = ("teacher", "student", "state_dict", "model")
-"""Keys of a training checkpoint that hold the weights, the preferred one first."""
-DINO_HEAD = ("head.mlp.", "head.last_layer.")
-"""DINO's projection head, which a training checkpoint keeps beside the backbone."""
+from crate_analysis.specs import FILE_ENDINGS, ModelSpec, parse_spec, parse_specs
 
 
 def load_model(
-    name_or_path: str | os.PathLike[str],
+    spec: str | os.PathLike[str] | ModelSpec,
     arch: str | None = None,
     device: str | torch.device = "cpu",
     **overrides: Any,
 ) -> UnrolledModel:
-    """A trained model, in eval mode and in float32.
+    """A trained model, in eval mode and in float32; `model.name` is the spec's label.
 
     Parameters
     ----------
-    name_or_path : a shipped model (see `list_models`), or a file: `.safetensors`, or a pickle of
-        any other ending. Files may be released CRATE checkpoints (plain, or under `state_dict` or
-        `model`, with or without `module.`, with or without the demo's extra `head`), DINO's (the
-        backbone, or a training checkpoint, of which the teacher is taken), or timm's ViTs; those
-        on the Hugging Face hub are named `hf:OWNER/REPO` (see `hub.fetch`). With `FILE@ARCH` the
-        architecture is part of the string. `released_checkpoints` lists what is public.
+    spec : `[LABEL=]WHAT[@ARCH][@field=value,...]` (see `specs.parse_spec`), where WHAT is a
+        shipped model (see `list_models`), a file (safetensors, or a pickle of tensors, or the
+        index of either's shards) or a folder with one, or `hf:OWNER/REPO[/FILE]` on the Hugging
+        Face hub (see `hub.fetch`). Read are CRATE, CRATE-alpha and CRATE-MAE, and ViTs as DINO,
+        DINOv2, timm, MAE and the transformers library write them, under any wrapper; of a training
+        checkpoint the teacher. `layouts.LAYOUTS` is the table, `released_checkpoints` lists what is
+        public, and `model.notes` says how a file was read.
     arch : the architecture (see `build_model`), to settle what the weights leave open: the number
         of heads; ISTA with ReLU or soft threshold; step size and sparsity; the mean and deviation
-        that pictures are normalised by, ImageNet's where it is not named. The width of the
-        classifier and the picture size are the file's and may differ from it.
+        that images are normalised by, ImageNet's where nobody says. The width of the
+        classifier and the image size are the file's and may differ from it.
     device : where the model is put.
     overrides : config fields with the same use: `heads=6`, or
         `pixel_mean=(0.5, 0.5, 0.5), pixel_std=(0.5, 0.5, 0.5)`. Where the weights or the record in
         our own files say otherwise, that is an error.
 
-    Raises FileNotFoundError for a missing file, IsADirectoryError for a folder,
+    Raises FileNotFoundError for a missing file, IsADirectoryError for a folder without one,
     ModuleNotFoundError for a file on the hub without the optional dependency, and ValueError for
-    an unknown name (the nearest is suggested), a truncated file, a pickle with code in it (which is
-    not run), NaN, weights of another architecture, or any key that is missing, left over or of the
-    wrong shape. Each message is one line that names the file.
+    a spec of another form, an unknown name (the nearest is suggested), a device that is not there,
+    a truncated file, a pickle with code in it (which is not run), NaN, a network that is not read
+    (by its name, where it is known), or any key that is missing, left over or of the wrong shape.
+    Each message is one line that names the file.
+
+    >>> model = load_model("mine=crate-creatures")
+    >>> model.name, model.config.heads
+    ('mine', 4)
     """
-    given = os.fspath(name_or_path)
-    path, arch = locate(given, arch)
+    asked = completed(parse_spec(spec), arch, overrides)
+    chosen = as_device(device)
+    path = locate(asked)
     with _naming(path):
-        weights, recorded = read_checkpoint(path)
-        config = settle_config(weights, recorded, arch, overrides)
-        with torch.device("meta"):  # no memory and no random numbers for what is replaced anyway
-            model = from_config(config)
-        check_fit(weights, model)
-        model.load_state_dict(weights, assign=True)
-    model.name = hub.repository(split_arch(given)[0]) if hub.is_on_hub(given) else path.stem
-    return model.eval().to(device)
+        try:
+            model = _read_model(path, asked)
+        except OpenHeadsError as error:
+            raise ValueError(str(error).replace("FILE", _written(asked))) from error
+    model.name = asked.label
+    return model.eval().to(chosen)
+
+
+def _read_model(path: Path, asked: ModelSpec) -> UnrolledModel:
+    """The model in a file; a ValueError does not yet name the file."""
+    stored = read_file(path)
+    found = recognise(stored.tensors)
+    config, notes = _config_of(path, stored, found, asked)
+    with torch.device("meta"):  # no memory and no random numbers for what is replaced anyway
+        model = from_config(config)
+    check_fit(found, model)
+    weights = {key: in_single_precision(found.name(key), w) for key, w in found.weights.items()}
+    model.load_state_dict(weights, assign=True)
+    model.notes = (*found.notes, *notes)
+    return model
+
+
+def _config_of(
+    path: Path, stored: Stored, found: Found, asked: ModelSpec
+) -> tuple[ModelConfig, list[str]]:
+    """The config on which all sources agree, and what is not known from the file."""
+    shapes = read_fields(found.weights)
+    dim, family = shapes["dim"], shapes["family"]
+    recorded: dict[str, Mapping[str, Any]] = {}
+    notes: list[str] = []
+    if stored.config is not None:
+        recorded["the file's metadata"] = _own_record(stored.config)
+    else:
+        recorded |= companions_of(path, found.layout.reads_config)
+        if options := options_of(stored.record, family, dim):
+            recorded["the checkpoint's own record"] = options
+    source = dict(found.settled)
+    if dim in found.layout.heads:
+        source["heads"] = found.layout.heads[dim]
+    config = settle_config(found.weights, recorded, asked.arch, asked.fields, source)
+    said = {field for fields in (*recorded.values(), asked.fields) for field in fields}
+    if "heads" not in said and asked.arch is None and "heads" in source:
+        notes.append(f"{config.heads} heads, as all published {found.layout.name} of this width")
+    if family == "crate" and config.nonlinearity != "mlp" and asked.arch is None:
+        unknown = [field for field in ("step_size", "sparsity") if field not in said]
+        if unknown:
+            notes.append(
+                "not in the file, and taken from the released code: "
+                + ", ".join(f"{field}={getattr(config, field)}" for field in unknown)
+            )
+    return config, notes
+
+
+def _own_record(record: Mapping[str, Any]) -> dict[str, Any]:
+    """The config that our own files record."""
+    try:
+        check_field_names(record)
+        return ModelConfig(**record).to_dict()
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"the config in its metadata is broken: {error}") from error
+
+
+def _written(asked: ModelSpec) -> str:
+    """What a longer spec of the same model begins with."""
+    return str(replace(asked, arch=None, fields={}))
+
+
+def as_device(device: str | torch.device) -> torch.device:
+    """The device that is meant. Raises ValueError for one that torch does not know or have."""
+    try:
+        chosen = torch.device(device)
+        torch.empty(1, device=chosen)
+    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
+        there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
+        if torch.backends.mps.is_available():
+            there.append("mps")
+        raise ValueError(
+            f"device {str(device)!r} is not there; this machine has {', '.join(there)}"
+        ) from error
+    if chosen.type == "meta":
+        raise ValueError("device 'meta' holds no values; write 'cpu'")
+    return chosen
 
 
 def load_models(
-    names_or_paths: Sequence[str], device: str | torch.device = "cpu"
+    specs: Sequence[str | os.PathLike[str] | ModelSpec], device: str | torch.device = "cpu"
 ) -> dict[str, UnrolledModel]:
-    """Several models by `load_model`, under the names that tables and figures call them.
+    """Several models by `load_model`, under the labels that tables and figures call them.
 
-    Those are `model.name`, or what was given where two would be called the same. Raises ValueError
-    where nothing is given, or the same thing twice, and what `load_model` raises.
+    Raises ValueError where none is named or two would be called the same (see
+    `specs.parse_specs`), before any is loaded, and what `load_model` raises.
+
+    >>> list(load_models(["crate-creatures", "other=vit-creatures"]))
+    ['crate-creatures', 'other']
     """
-    if not names_or_paths:
-        raise ValueError("no model is named; give at least one, such as 'crate-creatures'")
-    models: dict[str, UnrolledModel] = {}
-    loaded = [(given, load_model(given, device=device)) for given in names_or_paths]
-    called = [model.name for _, model in loaded]
-    for given, model in loaded:
-        if called.count(model.name) > 1:
-            model.name = given
-        if model.name in models:
-            raise ValueError(f"{given!r} is named twice; name each model once")
-        models[model.name] = model
-    return models
+    return {spec.label: load_model(spec, device=device) for spec in parse_specs(specs)}
 
 
 def load_snapshots(
-    name_or_path: str | os.PathLike[str], device: str | torch.device = "cpu"
+    spec: str | os.PathLike[str] | ModelSpec, device: str | torch.device = "cpu"
 ) -> Iterator[tuple[int, UnrolledModel]]:
     """A model as it was along its training: pairs of step and model, in order, loaded one by one.
 
-    `name_or_path` is the trained model, as for `load_model`; its snapshots are files `step-N` in
+    `spec` is the trained model's, as for `load_model`; its snapshots are files `step-N` in
     `snapshots/` beside it, as `python -m crate_analysis.training train` keeps them. All are called
-    by the trained model's name. Where none were kept there are no pairs.
+    by the trained model's label. Where none were kept there are no pairs.
 
     Raises what `load_model` raises.
     """
-    path, arch = locate(os.fspath(name_or_path), None)
-    return _load_snapshots(path, arch, device)
-
-
-def _load_snapshots(
-    path: Path, arch: str | None, device: str | torch.device
-) -> Iterator[tuple[int, UnrolledModel]]:
-    for step, file in snapshot_files(path).items():
-        model = load_model(file, arch, device)
-        model.name = path.stem
-        yield step, model
+    trained = parse_spec(spec)
+    files = snapshot_files(locate(trained))
+    return (
+        (step, load_model(replace(trained, what=str(file)), device=device))
+        for step, file in files.items()
+    )
 
 
 def save_model(
@@ -164,38 +226,43 @@ def _naming(path: Path) -> Iterator[None]:
 # --- which file ---------------------------------------------------------------------------------
 
 
-def locate(name_or_path: str, arch: str | None) -> tuple[Path, str | None]:
-    """The weights behind a name or path, and the architecture that the caller or `@ARCH` names.
+def completed(spec: ModelSpec, arch: str | None, overrides: Mapping[str, Any]) -> ModelSpec:
+    """The spec with what the call adds to it; ValueError where the two say different things."""
+    if arch and spec.arch and arch != spec.arch:
+        raise ValueError(f"{str(spec)!r}: arch={arch!r} says otherwise; name one architecture")
+    for name in overrides.keys() & spec.fields.keys():
+        if overrides[name] != spec.fields[name]:
+            raise ValueError(
+                f"{str(spec)!r}: {name}={overrides[name]!r} says otherwise; name one value"
+            )
+    return replace(spec, arch=arch or spec.arch, fields={**spec.fields, **overrides})
 
-    A file on the hub is fetched, and its local copy given.
-    """
-    name, named_arch = split_arch(name_or_path)
-    if arch and named_arch and arch != named_arch:
-        raise ValueError(f"{name_or_path}: arch={arch!r} says otherwise; name one architecture")
-    arch = arch or named_arch
+
+def locate(spec: ModelSpec) -> Path:
+    """The file with a model's weights; one on the hub is fetched, and its local copy given."""
+    name = spec.what
     if hub.is_on_hub(name):
-        return hub.fetch(name), arch
+        return hub.fetch(name)
+    if name == SALIENCY_VITS14:
+        return saliency_vits14()
     path = Path(name).expanduser()
-    if path.is_file():
-        return path, arch
-    if _has_separator(name) or path.suffix in FILE_ENDINGS:
-        if path.is_dir():
-            raise IsADirectoryError(f"{path} is a folder; name a checkpoint file in it")
+    if path.is_dir() and (_has_separator(name) or name not in shipped_files()):
+        return find_in_folder(path)
+    if path.exists():
+        return path
+    if path.is_symlink():
+        raise FileNotFoundError(
+            f"{path} is a link to {os.readlink(path)}, which is not there; "
+            "mend the link, or name the file itself"
+        )
+    if _has_separator(name) or path.name.endswith(FILE_ENDINGS):
         near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
         hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path"
         raise FileNotFoundError(f"there is no file {path}; {hint}")
     shipped = shipped_files()
     if name not in shipped:
         raise ValueError(f"there is no shipped model {name!r}; {_nearest_model(name, shipped)}")
-    return shipped[name], arch
-
-
-def split_arch(text: str) -> tuple[str, str | None]:
-    """FILE@ARCH in two; an `@` that belongs to a file or folder name is left alone."""
-    name, at, arch = text.rpartition("@")
-    if not at or _has_separator(arch) or Path(text).expanduser().exists():
-        return text, None
-    return name, arch
+    return shipped[name]
 
 
 def _has_separator(text: str) -> bool:
@@ -207,10 +274,10 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _nearest_model(name: str, shipped: Mapping[str, Path]) -> str:
-    near = difflib.get_close_matches(name, [*shipped, *ARCHS], n=1)
+    near = difflib.get_close_matches(name, [*shipped, SALIENCY_VITS14, *ARCHS], n=1)
     if not near:
         return f"shipped: {', '.join(shipped) or 'none'}; a file is named with its folder or ending"
-    if near[0] in shipped:
+    if near[0] not in ARCHS:
         return f"did you mean {near[0]!r}?"
     return f"{near[0]!r} is an architecture, build_model builds it untrained"
 
@@ -218,115 +285,25 @@ def _nearest_model(name: str, shipped: Mapping[str, Path]) -> str:
 # --- what is in it ------------------------------------------------------------------------------
 
 
-def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """The weights in float32 under plain names, and the config that the file records, if any."""
-    if path.suffix == ".safetensors":
-        stored, recorded = _read_safetensors(path)
-    else:
-        stored, recorded = _read_pickle(path), {}
-    weights = backbone(unwrap(stored))
-    check_finite(weights)
-    return {key: w.to(torch.float32, copy=True) for key, w in weights.items()}, recorded
-
-
-def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    try:
-        with safe_open(path, framework="pt") as file:
-            metadata = file.metadata() or {}
-            weights = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(
-            f"truncated or not a safetensors file ({error}); copy or download it again"
-        ) from error
-    if "config" not in metadata:
-        return weights, {}
-    try:
-        return weights, ModelConfig(**json.loads(metadata["config"])).to_dict()
-    except (TypeError, ValueError) as error:
-        raise ValueError(f"the config in its metadata is broken: {error}") from error
-
-
-def _read_pickle(path: Path) -> Any:
-    try:
-        # A Namespace is a plain record: DINO's and timm's training files keep their options in one.
-        with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
-            warnings.simplefilter("ignore")  # remarks on formats, of which errors say enough
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except PermissionError:
-        raise
-    except Exception as error:  # a damaged pickle can fail in any way
-        refused = re.search(r"GLOBAL ([\w.]+)", str(error))
-        if isinstance(error, pickle.UnpicklingError) and (refused or _is_pickle(path)):
-            what = refused[1] if refused else "objects that are not tensors"
-            raise ValueError(
-                f"holds executable code ({what}), which is never run here; if you trust its "
-                "source, write its weights alone: "
-                "torch.save(torch.load(FILE, weights_only=False)['state_dict'], NEW_FILE)"
-            ) from error
-        raise ValueError(
-            "empty, truncated or not a PyTorch checkpoint; copy or download it again"
-        ) from error
-
-
-def _is_pickle(path: Path) -> bool:
-    with path.open("rb") as file:
-        return file.read(1) == pickle.PROTO
-
-
-def unwrap(stored: Any) -> dict[str, Tensor]:
-    """The named weights in a checkpoint, out of their nesting and without `module.`."""
-    if isinstance(stored, Mapping):
-        nested = [stored[key] for key in NESTED_UNDER if isinstance(stored.get(key), Mapping)]
-        stored = nested[0] if nested else stored
-    if not isinstance(stored, Mapping):
-        raise ValueError(
-            f"holds a {type(stored).__name__} in place of named weights; save a model's state_dict"
-        )
-    if not stored:
-        raise ValueError("holds no weights; save a model's state_dict")
-    for key, value in stored.items():
-        if not isinstance(key, str) or not isinstance(value, Tensor):
-            raise ValueError(
-                f"{key!r} (of type {type(value).__name__}) is no named weight; "
-                "save a model's state_dict"
-            )
-    weights = dict(stored)
-    while all(key.startswith("module.") for key in weights):
-        weights = {key.removeprefix("module."): w for key, w in weights.items()}
-    return weights
-
-
-def backbone(weights: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """A DINO training checkpoint's backbone, without the projection head; others as they are."""
-    if not any(key.startswith("backbone.") for key in weights):
-        return dict(weights)
-    inside = {key: w for key, w in weights.items() if not key.startswith(DINO_HEAD)}
-    outside = [key for key in inside if not key.startswith("backbone.")]
-    if outside:
-        raise ValueError(f"{listing(outside, 'left over')} outside of backbone.")
-    return {key.removeprefix("backbone."): w for key, w in inside.items()}
-
-
 def check_finite(weights: Mapping[str, Tensor]) -> None:
-    """Raise ValueError for a weight that is NaN, infinite, or no floating-point number."""
+    """Raise ValueError for a weight that is NaN or infinite."""
     for key, w in weights.items():
-        if not w.is_floating_point():
-            raise ValueError(f"{key} holds {w.dtype}, not floating-point weights")
         if not w.isfinite().all():
             raise ValueError(
                 f"{key} holds NaN or infinity in {w.dtype}; take an earlier or a wider one"
             )
 
 
-def check_fit(weights: Mapping[str, Tensor], model: UnrolledModel) -> None:
+def check_fit(found: Found, model: UnrolledModel) -> None:
     """Raise ValueError that names what is missing, left over or of the wrong shape."""
+    weights = found.weights
     needed = {key: tuple(w.shape) for key, w in model.state_dict().items()}
     faults = [
-        listing([key for key in needed if key not in weights], "missing"),
-        listing([key for key in weights if key not in needed], "left over"),
+        listing([found.name(key) for key in needed if key not in weights], "missing"),
+        listing([found.name(key) for key in weights if key not in needed], "left over"),
         listing(
             [
-                f"{key} {tuple(weights[key].shape)} in place of {shape}"
+                f"{found.name(key)} {tuple(weights[key].shape)} in place of {shape}"
                 for key, shape in needed.items()
                 if key in weights and weights[key].shape != shape
             ],
@@ -334,6 +311,4 @@ def check_fit(weights: Mapping[str, Tensor], model: UnrolledModel) -> None:
         ),
     ]
     if any(faults):
-        raise ValueError(
-            f"not a supported {model.config.family} checkpoint: {'; '.join(filter(None, faults))}"
-        )
+        raise ValueError(f"not a whole {found.layout.name}: {'; '.join(filter(None, faults))}")

@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import difflib
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, fields, replace
-from typing import Any, Literal, get_args
+from typing import Any, Literal, cast, get_args
 
 Family = Literal["crate", "vit"]
 Attention = Literal["mssa", "mhsa"]
-Nonlinearity = Literal["ista", "ista_soft", "mlp"]
+Nonlinearity = Literal["ista", "ista_soft", "ista_overcomplete", "mlp"]
+Stem = Literal["linear", "conv"]
+PositionResize = Literal["offset", "size", "antialias"]
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
+LARGEST = 2**31
+"""No size of a network is larger."""
 
 
 @dataclass(frozen=True)
@@ -21,7 +26,9 @@ class ModelConfig:
 
     `attention` and `nonlinearity` are the two factors of the paper's ablation (Yu et al. 2024,
     Table 2): CRATE is mssa + ista, CRATE-MLP mssa + mlp, CRATE-MHSA mhsa + ista, CRATE-sth
-    mssa + ista_soft. A `vit` is always mhsa + mlp, with the parameter names of DINO and timm.
+    mssa + ista_soft. CRATE-alpha (Yang et al. 2024, arXiv 2405.20299) is mssa + ista_overcomplete,
+    with a convolution as its stem and no bias after attention. A `vit` is always mhsa + mlp, with
+    the parameter names of DINO and timm.
     """
 
     family: Family
@@ -39,22 +46,45 @@ class ModelConfig:
     sparsity: float = 0.1
     """ISTA's lambda."""
     mlp_ratio: float = 4.0
-    """Hidden width of an MLP, as a multiple of `dim`."""
+    """Width of an MLP's hidden layer, or of overcomplete codes, as a multiple of `dim`."""
     projector_dim: int = 0
     """Width of the linear layer that CRATE's public demo has before its classifier; 0 for none."""
+    registers: int = 0
+    """Learned tokens after `[CLS]` that stand for no patch (Darcet et al. 2024); a ViT's only."""
+    layer_scale: bool = False
+    """Whether each half of a ViT's layer is weighted, channel by channel, before it is added."""
+    stem: Stem | None = None
+    """How patches are embedded: `linear`, LayerNorm - linear - LayerNorm, as CRATE; or `conv`, a
+    convolution, as CRATE-alpha and every ViT. None for the family's own."""
+    output_bias: bool = True
+    """Whether the linear map after CRATE's attention has a bias; CRATE-alpha's has none."""
+    norm_eps: float | None = None
+    """LayerNorm's epsilon in the layers. None for the family's own, 1e-5 in CRATE and 1e-6 in a
+    ViT; CRATE-alpha has 1e-6, the transformers library's ViTs 1e-12."""
+    head_eps: float | None = None
+    """LayerNorm's epsilon before the classifier. None for 1e-5 in CRATE, `norm_eps` in a ViT."""
+    position_resize: PositionResize = "offset"
+    """How positions reach another patch grid, bicubically: by a factor with DINO's `offset` of 0.1,
+    as CRATE, DINO and DINOv2; by `size`, as the transformers library; or by size with `antialias`,
+    as DINOv2 with registers and timm."""
     pixel_mean: Sequence[float] = IMAGENET_MEAN
     pixel_std: Sequence[float] = IMAGENET_STD
     """Mean and deviation of the training pictures' channels, as shares of 255."""
 
     def __post_init__(self) -> None:
+        self._fill_in()
         for name, choices in (
             ("family", get_args(Family)),
             ("attention", get_args(Attention)),
             ("nonlinearity", get_args(Nonlinearity)),
+            ("stem", get_args(Stem)),
+            ("position_resize", get_args(PositionResize)),
+            ("layer_scale", (False, True)),
+            ("output_bias", (False, True)),
         ):
             value = getattr(self, name)
-            if value not in choices:
-                raise ValueError(f"{name}={value!r} is not one of {', '.join(choices)}")
+            if not isinstance(value, str | bool) or value not in choices:
+                raise ValueError(f"{name}={value!r} is not one of {', '.join(map(str, choices))}")
         for name, least in (
             ("image_size", 1),
             ("patch_size", 1),
@@ -63,11 +93,18 @@ class ModelConfig:
             ("heads", 1),
             ("num_classes", 0),
             ("projector_dim", 0),
+            ("registers", 0),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, int) or value < least:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
-        if self.hidden_dim < 1:
+            if value > LARGEST:
+                raise ValueError(f"{name}={value!r} is more than any network has")
+        for name in ("step_size", "sparsity", "mlp_ratio", "norm_eps", "head_eps"):
+            value = getattr(self, name)
+            if not _is_number(value) or value < 0:
+                raise ValueError(f"{name}={value!r} must be a number of at least 0")
+        if not 1 <= self.dim * self.mlp_ratio <= LARGEST:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves an MLP no hidden width")
         if self.image_size % self.patch_size:
             raise ValueError(
@@ -75,16 +112,47 @@ class ModelConfig:
             )
         if self.dim % self.heads:
             raise ValueError(f"dim={self.dim} cannot be shared by heads={self.heads}")
-        if self.family == "vit" and (self.attention, self.nonlinearity) != ("mhsa", "mlp"):
-            raise ValueError(
-                "a vit has attention='mhsa' and nonlinearity='mlp'; "
-                "take a crate arch to change either"
-            )
+        self._check_family()
         for name in ("pixel_mean", "pixel_std"):
-            value = tuple(getattr(self, name))  # JSON gives lists back
-            if len(value) != 3 or (name == "pixel_std" and min(value) <= 0):
-                raise ValueError(f"{name}={value!r} must be one number for each of R, G, B")
+            value = getattr(self, name)
+            value = tuple(value) if isinstance(value, list | tuple) else value  # JSON gives lists
+            three = isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
+            if not three or (name == "pixel_std" and min(value) <= 0):
+                raise ValueError(
+                    f"{name}={value!r} must be one number for each of R, G, B"
+                    + (", above 0" if name == "pixel_std" else "")
+                )
             object.__setattr__(self, name, value)
+
+    def _fill_in(self) -> None:
+        """What the family settles where nobody says."""
+        is_vit = self.family == "vit"
+        for name, value in (
+            ("stem", "conv" if is_vit else "linear"),
+            ("norm_eps", 1e-6 if is_vit else 1e-5),
+        ):
+            if getattr(self, name) is None:
+                object.__setattr__(self, name, value)
+        if self.head_eps is None:
+            object.__setattr__(self, "head_eps", self.norm_eps if is_vit else 1e-5)
+
+    def _check_family(self) -> None:
+        if self.family == "vit":
+            if (self.attention, self.nonlinearity) != ("mhsa", "mlp"):
+                raise ValueError(
+                    "a vit has attention='mhsa' and nonlinearity='mlp'; "
+                    "take a crate arch to change either"
+                )
+            other = {"stem": "conv", "output_bias": True, "projector_dim": 0}
+        else:
+            other = {"registers": 0, "layer_scale": False}
+        for name, only in other.items():
+            if getattr(self, name) != only:
+                other_family = "crate" if self.family == "vit" else "vit"
+                raise ValueError(
+                    f"{name}={getattr(self, name)!r}, but a {self.family} model has "
+                    f"{only or 'none'}; take a {other_family} arch"
+                )
 
     @property
     def head_dim(self) -> int:
@@ -93,8 +161,18 @@ class ModelConfig:
 
     @property
     def hidden_dim(self) -> int:
-        """Hidden width of an MLP."""
+        """Width of an MLP's hidden layer, or of overcomplete codes."""
         return round(self.dim * self.mlp_ratio)
+
+    @property
+    def layer_eps(self) -> float:
+        """LayerNorm's epsilon in the layers, settled."""
+        return cast(float, self.norm_eps)
+
+    @property
+    def classifier_eps(self) -> float:
+        """LayerNorm's epsilon before the classifier, settled."""
+        return cast(float, self.head_eps)
 
     @property
     def grid(self) -> int:
@@ -109,6 +187,12 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """A JSON-ready record, the inverse of `ModelConfig(**record)`."""
         return asdict(self)
+
+
+def _is_number(value: Any) -> bool:
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return False
+    return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST
 
 
 def check_field_names(names: Iterable[str]) -> None:

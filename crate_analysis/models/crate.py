@@ -24,20 +24,18 @@ from crate_analysis.models.unrolled import (
     head_bases,
     merge_heads,
     resize_positions,
-    softmax_rows,
     split_heads,
-    weighted_values,
 )
 
 
 class SubspaceAttention(nn.Module):
     """MSSA: one projection a head serves as query, key and value (Yu et al. 2023, Eq. 13-14)."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, output_bias: bool) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, dim, bias=False)  # rows are the stacked U_k^T
-        self.to_out = output_map(dim, heads)
+        self.to_out = output_map(dim, heads, output_bias)
 
     def subspaces(self) -> Tensor:
         """The bases U_k, (h,d,p)."""
@@ -47,24 +45,23 @@ class SubspaceAttention(nn.Module):
         """U_k^T LN(Z), (b,h,t,p)."""
         return split_heads(self.qkv(normed), self.heads)
 
-    def rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
-        """Softmax rows of the chosen queries, (b,h,q,t)."""
-        return softmax_rows(projections[:, :, query], projections)
+    def queries(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The projections again, (b,h,q,p)."""
+        return projections
 
-    def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
-        """MSSA(LN(Z)), (b,t,d)."""
-        values = weighted_values(projections, projections, projections)
-        return self.to_out(merge_heads(values))
+    def values(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The projections again, (b,h,t,p)."""
+        return projections
 
 
 class MultiHeadAttention(nn.Module):
     """ViT's attention, with separate queries, keys and values, in CRATE's frame (CRATE-MHSA)."""
 
-    def __init__(self, dim: int, heads: int) -> None:
+    def __init__(self, dim: int, heads: int, output_bias: bool) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)
-        self.to_out = output_map(dim, heads)
+        self.to_out = output_map(dim, heads, output_bias)
 
     def _part(self, normed: Tensor, index: int) -> Tensor:
         return split_heads(F.linear(normed, self.qkv.weight.chunk(3)[index]), self.heads)
@@ -77,22 +74,37 @@ class MultiHeadAttention(nn.Module):
         """The keys, (b,h,t,p)."""
         return self._part(normed, 1)
 
-    def rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
-        """Softmax rows of the chosen queries, (b,h,q,t)."""
-        return softmax_rows(self._part(normed[:, query], 0), projections)
+    def queries(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The queries of the tokens given, (b,h,q,p)."""
+        return self._part(normed, 0)
 
-    def forward(self, normed: Tensor, projections: Tensor) -> Tensor:
-        """MHSA(LN(Z)), (b,t,d)."""
-        values = weighted_values(self._part(normed, 0), projections, self._part(normed, 2))
-        return self.to_out(merge_heads(values))
+    def values(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """The values, (b,h,t,p)."""
+        return self._part(normed, 2)
 
 
-def output_map(dim: int, heads: int) -> nn.Module:
+def output_map(dim: int, heads: int, bias: bool) -> nn.Module:
     """Back from the heads to tokens; the released code leaves it out where there is one head."""
-    return nn.Identity() if heads == 1 else nn.Sequential(nn.Linear(dim, dim))
+    return nn.Identity() if heads == 1 else nn.Sequential(nn.Linear(dim, dim, bias=bias))
 
 
-class ISTA(nn.Module):
+class Coding(nn.Module):
+    """The second half of a layer in two steps: into codes, and back to tokens."""
+
+    def encode(self, z: Tensor) -> Tensor:
+        """The codes of tokens, (b,t,c)."""
+        raise NotImplementedError
+
+    def decode(self, codes: Tensor) -> Tensor:
+        """What the codes stand for, (b,t,d)."""
+        raise NotImplementedError
+
+    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """Both steps."""
+        return self.decode(self.encode(z))
+
+
+class ISTA(Coding):
     """One step of iterative shrinkage-thresholding: ReLU(z + eta D^T (z - D z) - eta lambda)."""
 
     def __init__(self, dim: int, step_size: float, sparsity: float) -> None:
@@ -106,38 +118,78 @@ class ISTA(nn.Module):
         """One step downhill on 1/2 ||z - D a||^2 in the code a, from a = z."""
         return z + self.step_size * F.linear(z - F.linear(z, self.weight), self.weight.T)
 
-    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def encode(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """The code after the step, non-negative."""
         return F.relu(self.gradient_step(z) - self.step_size * self.sparsity)
+
+    def decode(self, codes: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+        """The code itself: it is the next layer's token."""
+        return codes
 
 
 class SoftISTA(ISTA):
     """ISTA with the two-sided soft threshold: entries may be negative (CRATE-sth)."""
 
-    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
+    def encode(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
         """The code after the step, shrunk towards zero from both sides."""
         return F.softshrink(self.gradient_step(z), self.step_size * self.sparsity)
 
 
-class MLP(nn.Module):
-    """ViT's feed-forward block; its residual belongs to the layer."""
+class OvercompleteISTA(Coding):
+    """Two non-negative steps of ISTA from zero, in more atoms than dimensions (CRATE-alpha).
+
+    Yang et al. 2024 (arXiv 2405.20299), Sec. 3: a1 = ReLU(eta D^T z - eta lambda),
+    a2 = ReLU(a1 - eta D^T (D a1 - z) - eta lambda), and a second dictionary on the way back, D1 a2.
+    Its residual belongs to the layer.
+    """
+
+    def __init__(self, dim: int, atoms: int, step_size: float, sparsity: float) -> None:
+        super().__init__()
+        self.D = nn.Parameter(torch.empty(dim, atoms))
+        self.D1 = nn.Parameter(torch.empty(dim, atoms))
+        self.step_size = step_size
+        self.sparsity = sparsity
+        nn.init.kaiming_uniform_(self.D)
+        nn.init.kaiming_uniform_(self.D1)
+
+    def step(self, codes: Tensor | None, z: Tensor) -> Tensor:
+        """One non-negative step of ISTA on the token z, from these codes; None stands for zeros."""
+        residual = z if codes is None else z - F.linear(codes, self.D)
+        moved = self.step_size * (F.linear(residual, self.D.T) - self.sparsity)
+        return F.relu(moved if codes is None else codes + moved)
+
+    def encode(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t c"]:
+        """The code after two steps, non-negative."""
+        return self.step(self.step(None, z), z)
+
+    def decode(self, codes: Float[Tensor, "b t c"]) -> Float[Tensor, "b t d"]:
+        """D1 a, in the second dictionary."""
+        return F.linear(codes, self.D1)
+
+
+class MLP(Coding):
+    """ViT's feed-forward block, W2 GELU(W1 z); its residual belongs to the layer."""
 
     def __init__(self, dim: int, hidden: int) -> None:
         super().__init__()
         self.fc1 = nn.Linear(dim, hidden)
         self.fc2 = nn.Linear(hidden, dim)
 
-    def forward(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t d"]:
-        """W2 GELU(W1 z)."""
-        return self.fc2(F.gelu(self.fc1(z)))
+    def encode(self, z: Float[Tensor, "b t d"]) -> Float[Tensor, "b t c"]:
+        """The hidden activations, GELU(W1 z)."""
+        return F.gelu(self.fc1(z))
+
+    def decode(self, codes: Float[Tensor, "b t c"]) -> Float[Tensor, "b t d"]:
+        """W2 times the hidden activations."""
+        return self.fc2(codes)
 
 
 class PreNorm(nn.Module):
     """A LayerNorm and what follows it, under the released names."""
 
-    def __init__(self, dim: int, fn: nn.Module) -> None:
+    def __init__(self, dim: int, eps: float, fn: nn.Module) -> None:
         super().__init__()
-        self.norm = nn.LayerNorm(dim)
+        self.norm = nn.LayerNorm(dim, eps=eps)
         self.fn: Any = fn
 
 
@@ -146,13 +198,15 @@ class CrateLayer(nn.ModuleList):
 
     def __init__(self, config: ModelConfig) -> None:
         attention = {"mssa": SubspaceAttention, "mhsa": MultiHeadAttention}[config.attention]
+        eps = config.layer_eps
         super().__init__(
             [
-                PreNorm(config.dim, attention(config.dim, config.heads)),
-                PreNorm(config.dim, nonlinearity(config)),
+                PreNorm(config.dim, eps, attention(config.dim, config.heads, config.output_bias)),
+                PreNorm(config.dim, eps, nonlinearity(config)),
             ]
         )
-        self.has_residual = config.nonlinearity == "mlp"
+        self.has_dictionary = config.nonlinearity != "mlp"
+        self.has_residual = config.nonlinearity in ("mlp", "ista_overcomplete")
 
     @property
     def attention(self) -> PreNorm:
@@ -172,13 +226,17 @@ class CrateLayer(nn.ModuleList):
         """U_k^T LN(Z), or MHSA's keys."""
         return self.attention.fn.project(normed)
 
-    def attention_rows(self, normed: Tensor, projections: Tensor, query: slice) -> Tensor:
-        """Softmax rows of the chosen queries."""
-        return self.attention.fn.rows(normed, projections, query)
+    def queries(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """MSSA's projections, or MHSA's queries."""
+        return self.attention.fn.queries(normed, projections)
 
-    def attend(self, tokens: Tensor, normed: Tensor, projections: Tensor) -> Tensor:
+    def values(self, normed: Tensor, projections: Tensor) -> Tensor:
+        """MSSA's projections, or MHSA's values."""
+        return self.attention.fn.values(normed, projections)
+
+    def attend(self, tokens: Tensor, head_outputs: Tensor) -> Tensor:
         """Z + MSSA(LN(Z))."""
-        return tokens + self.attention.fn(normed, projections)
+        return tokens + self.attention.fn.to_out(merge_heads(head_outputs))
 
     def normalize_half(self, half: Tensor) -> Tensor:
         """LN(Z^{l+1/2})."""
@@ -190,27 +248,44 @@ class CrateLayer(nn.ModuleList):
 
     def sparse_coding(self) -> SparseCoding:
         """ISTA's dictionary and settings."""
-        ista = self.nonlinearity.fn
-        if not isinstance(ista, ISTA):
-            raise ValueError(
-                "this layer has an MLP in place of ISTA, and so no dictionary; "
-                "take a model with nonlinearity='ista' or 'ista_soft'"
-            )
-        return SparseCoding(ista.weight, ista.step_size, ista.sparsity)
+        match self.nonlinearity.fn:
+            case ISTA() as ista:
+                return SparseCoding(ista.weight, ista.step_size, ista.sparsity)
+            case OvercompleteISTA() as ista:
+                return SparseCoding(ista.D, ista.step_size, ista.sparsity)
+        raise ValueError(
+            "this layer has an MLP in place of ISTA, and so no dictionary; "
+            "take a model with nonlinearity='ista', 'ista_soft' or 'ista_overcomplete'"
+        )
 
-    def transform(self, half: Tensor) -> Tensor:
-        """ISTA(LN(Z)), without a residual; an MLP has one."""
-        output = self.nonlinearity.fn(self.normalize_half(half))
+    def initial_codes(self, normed_half: Tensor) -> Tensor:
+        """The token itself, or with more atoms than dimensions zero."""
+        dictionary = self.sparse_coding().dictionary
+        if isinstance(self.nonlinearity.fn, ISTA):
+            return normed_half
+        return normed_half.new_zeros(*normed_half.shape[:-1], dictionary.shape[1])
+
+    def encode(self, normed_half: Tensor) -> Tensor:
+        """ISTA's code, or an MLP's hidden activations."""
+        return self.nonlinearity.fn.encode(normed_half)
+
+    def decode(self, half: Tensor, codes: Tensor) -> Tensor:
+        """ISTA's code itself, without a residual; an overcomplete code and an MLP have one."""
+        output = self.nonlinearity.fn.decode(codes)
         return half + output if self.has_residual else output
 
 
-def nonlinearity(config: ModelConfig) -> nn.Module:
+def nonlinearity(config: ModelConfig) -> Coding:
     """The second half of a layer."""
     match config.nonlinearity:
         case "ista":
             return ISTA(config.dim, config.step_size, config.sparsity)
         case "ista_soft":
             return SoftISTA(config.dim, config.step_size, config.sparsity)
+        case "ista_overcomplete":
+            return OvercompleteISTA(
+                config.dim, config.hidden_dim, config.step_size, config.sparsity
+            )
         case "mlp":
             return MLP(config.dim, config.hidden_dim)
 
@@ -242,19 +317,22 @@ class CRATE(UnrolledModel):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__(config)
-        patch_dim = 3 * config.patch_size**2
-        self.to_patch_embedding = nn.Sequential(
-            Patches(config.patch_size),
-            nn.LayerNorm(patch_dim),
-            nn.Linear(patch_dim, config.dim),
-            nn.LayerNorm(config.dim),
-        )
+        if config.stem == "conv":
+            self.conv1 = nn.Conv2d(3, config.dim, config.patch_size, stride=config.patch_size)
+        else:
+            patch_dim = 3 * config.patch_size**2
+            self.to_patch_embedding = nn.Sequential(
+                Patches(config.patch_size),
+                nn.LayerNorm(patch_dim),
+                nn.Linear(patch_dim, config.dim),
+                nn.LayerNorm(config.dim),
+            )
         self.pos_embedding = nn.Parameter(torch.randn(1, config.grid**2 + 1, config.dim))
         self.cls_token = nn.Parameter(torch.randn(1, 1, config.dim))
         self.transformer = Transformer(config)
         width = config.projector_dim or config.num_classes
         self.mlp_head = nn.Sequential(
-            nn.LayerNorm(config.dim),
+            nn.LayerNorm(config.dim, eps=config.classifier_eps),
             nn.Linear(config.dim, width) if width else nn.Identity(),
         )
         self.head = (
@@ -275,9 +353,13 @@ class CRATE(UnrolledModel):
 
     def embed(self, images: Float[Tensor, "b 3 H W"]) -> Float[Tensor, "b t d"]:
         """Z^1: `[CLS]` and the embedded patches, with positions added."""
-        patches = self.to_patch_embedding(images)
+        if self.config.stem == "conv":
+            patches = self.conv1(images).flatten(2).transpose(1, 2)
+        else:
+            patches = self.to_patch_embedding(images)
         tokens = torch.cat([self.cls_token.expand(len(images), -1, -1), patches], dim=1)
-        return tokens + resize_positions(self.pos_embedding, self.patch_grid(images))
+        grid, how = self.patch_grid(images), self.config.position_resize
+        return tokens + resize_positions(self.pos_embedding, grid, how)
 
     def classify(self, tokens: Float[Tensor, "b t d"]) -> Float[Tensor, "b classes"]:
         """Logits from `[CLS]`, through LayerNorm and a linear layer."""

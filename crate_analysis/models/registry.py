@@ -5,7 +5,7 @@ from __future__ import annotations
 import difflib
 from typing import Any
 
-from crate_analysis.models.config import ModelConfig
+from crate_analysis.models.config import ModelConfig, PositionResize
 from crate_analysis.models.crate import CRATE
 from crate_analysis.models.unrolled import UnrolledModel
 from crate_analysis.models.vit import ViT
@@ -17,12 +17,32 @@ def _crate(
     return ModelConfig("crate", 224, patch, dim, depth, heads, classes, **fields)
 
 
-def _vit(dim: int, heads: int, patch: int, classes: int = 1000, **fields: Any) -> ModelConfig:
-    return ModelConfig("vit", 224, patch, dim, 12, heads, classes, "mhsa", "mlp", **fields)
+def _alpha(dim: int, heads: int, depth: int, patch: int, classes: int) -> ModelConfig:
+    fields = {"stem": "conv", "output_bias": False, "norm_eps": 1e-6}
+    return _crate(dim, heads, patch, classes, depth, nonlinearity="ista_overcomplete", **fields)
+
+
+def _mae(dim: int, heads: int, depth: int = 12) -> ModelConfig:
+    return _crate(dim, heads, 16, 0, depth, stem="conv", sparsity=0.5, head_eps=1e-6)
+
+
+def _vit(
+    dim: int, heads: int, patch: int, classes: int = 1000, depth: int = 12, **fields: Any
+) -> ModelConfig:
+    return ModelConfig("vit", 224, patch, dim, depth, heads, classes, "mhsa", "mlp", **fields)
+
+
+def _dinov2(dim: int, heads: int, depth: int, registers: int) -> ModelConfig:
+    resize: PositionResize = "antialias" if registers else "offset"
+    fields = {"layer_scale": True, "registers": registers, "position_resize": resize}
+    return _vit(dim, heads, 14, 0, depth, **fields).override(image_size=518)
 
 
 VIT_SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
 """Width and number of heads, in DINO and timm alike."""
+DINOV2_SIZES = {"small": (384, 6, 12), "base": (768, 12, 12), "large": (1024, 16, 24)}
+ALPHA_SIZES = {"base": (768, 12, 12), "large": (1024, 16, 24)}
+"""Width, number of heads and depth."""
 HALF = (0.5, 0.5, 0.5)
 
 ARCHS: dict[str, ModelConfig] = {
@@ -37,6 +57,19 @@ ARCHS: dict[str, ModelConfig] = {
     "crate_small_patch16_224.neurips23": _crate(576, 12, 16, 1000),
     "crate_base_patch16_224.neurips23": _crate(768, 12, 16, 1000),
     "crate_large_patch16_224.neurips23": _crate(1024, 16, 16, 1000, depth=24),
+    # CRATE-alpha, Yang et al. 2024 (arXiv 2405.20299): ImageNet-1k, and ImageNet-21k before it
+    "crate_base_patch16_224.alpha": _alpha(*ALPHA_SIZES["base"], 16, 1000),
+    "crate_large_patch14_224.alpha": _alpha(*ALPHA_SIZES["large"], 14, 1000),
+    **{
+        f"crate_{size}_patch{patch}_224.alpha_in21k": _alpha(*ALPHA_SIZES[size], patch, 19167)
+        for size, patches in (("base", (8, 16, 32)), ("large", (8, 14, 32)))
+        for patch in patches
+    },
+    # CRATE-MAE, Pai et al. 2024 (arXiv 2404.02446): the encoder, without a classifier
+    "crate_tiny_patch16_224.mae": _mae(384, 6),
+    "crate_small_patch16_224.mae": _mae(576, 12),
+    "crate_base_patch16_224.mae": _mae(768, 12),
+    "crate_large_patch16_224.mae": _mae(1024, 16, 24),
     # Dosovitskiy et al. 2021
     **{
         f"vit_{size}_patch{patch}_224": _vit(dim, heads, patch)
@@ -48,6 +81,12 @@ ARCHS: dict[str, ModelConfig] = {
         f"vit_{size}_patch{patch}_224.dino": _vit(*VIT_SIZES[size], patch, 0)
         for patch in (8, 16)
         for size in ("small", "base")
+    },
+    # Oquab et al. 2023 (arXiv 2304.07193); Darcet et al. 2024 (arXiv 2309.16588), with registers
+    **{
+        f"vit_{size}_patch14_518.{name}": _dinov2(*sizes, registers)
+        for name, registers in (("dinov2", 0), ("dinov2_reg4", 4))
+        for size, sizes in DINOV2_SIZES.items()
     },
     # Steiner et al. 2021 (arXiv 2106.10270), as timm has them: pixels from -1 to 1
     **{

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from crate_analysis.models.config import ModelConfig
-from crate_analysis.models.hub import PREFIX
 from crate_analysis.models.registry import ARCHS
+from crate_analysis.specs import HUB_PREFIX as PREFIX
 
 LISTED = "listed"
 """Its publisher lists the file."""

@@ -1,9 +1,10 @@
-"""What a file's keys and shapes say about its model, and who settles the rest.
+"""What a model's weights say about it, and who settles the rest.
 
 They say everything but what leaves no trace in them: the number of heads, above all, and which
-threshold and step ISTA takes. That comes from the file's own record or from the caller, and is
-never guessed. Nor do they show the mean and deviation of the pixels; those are ImageNet's where
-nobody says otherwise, and timm's augreg files look just like others, so there the name must say it.
+threshold and step ISTA takes. That comes from the file's own record, from files beside it or from
+the caller, and is never guessed; only where all published networks of a layout agree it is theirs.
+Nor do weights show the mean and deviation of the pixels; those are ImageNet's where nobody says
+otherwise, and timm's augreg files look just like others, so there the name must say it.
 """
 
 from __future__ import annotations
@@ -16,54 +17,72 @@ from typing import Any
 from torch import Tensor
 
 from crate_analysis.models.config import IMAGENET_MEAN, ModelConfig, check_field_names
+from crate_analysis.models.layouts import listing
 from crate_analysis.models.registry import ARCHS, arch_config
 
 DATA_FIELDS = ("image_size", "num_classes", "pixel_mean", "pixel_std")
-"""What follows from the pictures a model was trained on; a file may differ in it from its arch."""
+"""What follows from the images a model was trained on; a file may differ in it from its arch."""
+SOURCE_FIELDS = ("norm_eps", "head_eps", "position_resize")
+"""What follows from whose code a model was trained in; the file's layout knows it better."""
 
 
 def settle_config(
     weights: Mapping[str, Tensor],
-    recorded: Mapping[str, Any],
+    recorded: Mapping[str, Mapping[str, Any]],
     arch: str | None,
     overrides: Mapping[str, Any],
+    source: Mapping[str, Any] | None = None,
 ) -> ModelConfig:
-    """The one config on which the shapes, the file's record and the caller agree.
+    """The one config on which the shapes, what is recorded and the caller agree.
 
-    Raises ValueError for a field on which they differ, and, with the candidates, where nothing
+    Parameters
+    ----------
+    weights : under our names.
+    recorded : what each record says, by the record's name, the first one having the last word.
+    arch, overrides : what the caller says.
+    source : what follows from the layout where nobody says otherwise.
+
+    Raises ValueError for a field on which two differ, and, with the candidates, where nothing
     settles the number of heads.
     """
     check_field_names(overrides)
     named = arch_config(arch).to_dict() if arch else {}
     shapes = read_fields(weights)
     settled: dict[str, Any] = {}
-    for source, claims in (
-        ("the file's metadata", recorded),
-        ("the call", overrides),
-        (arch, {key: named[key] for key in named if key not in (*DATA_FIELDS, *overrides)}),
-    ):
-        for field, value in claims.items():
-            known = settled if field in settled else shapes
-            agrees = settled[field] == value if field in settled else fits(shapes, field, value)
-            if not agrees:
+    said_by: dict[str, str] = {}
+    open_to_arch = {
+        key: named[key] for key in named if key not in (*DATA_FIELDS, *SOURCE_FIELDS, *overrides)
+    }
+    claims = {**recorded, "the call": overrides, (arch or "the arch"): open_to_arch}
+    for source_name, fields in claims.items():
+        for field, value in fields.items():
+            value = tuple(value) if isinstance(value, list) else value
+            if field in settled and settled[field] != value:
                 raise ValueError(
-                    f"{field} is {known[field]!r} in the file, but {value!r} in {source}"
+                    f"{field} is {settled[field]!r} in {said_by[field]}, "
+                    f"but {value!r} in {source_name}"
                 )
-            settled[field] = value
-    fields = {**named, **shapes, **settled}
-    if "heads" not in fields:
-        fields["heads"] = settle_heads(shapes)
-    return ModelConfig(**fields)
+            if not fits(shapes, field, value):
+                raise ValueError(
+                    f"{field} is {shapes[field]!r} in the file, but {value!r} in {source_name}"
+                )
+            settled[field], said_by[field] = value, source_name
+    known = {**named, **(source or {}), **shapes, **settled}
+    if "heads" not in known:
+        known["heads"] = settle_heads(shapes)
+    return ModelConfig(**known)
 
 
 def fits(shapes: Mapping[str, Any], field: str, value: Any) -> bool:
     """Whether weights with these fields can be those of a model with this value."""
     if field not in shapes:
         return True
-    if field == "nonlinearity":  # both thresholds have the same dictionary
-        return value in (shapes[field], f"{shapes[field]}_soft")
+    if field == "nonlinearity" and shapes[field] == "ista":  # both thresholds have one dictionary
+        return value in ("ista", "ista_soft")
     if field == "mlp_ratio":  # a hidden width is whole
-        return round(shapes[field] * shapes["dim"]) == round(value * shapes["dim"])
+        return isinstance(value, int | float) and math.isclose(
+            shapes[field] * shapes["dim"], value * shapes["dim"], abs_tol=0.5
+        )
     return shapes[field] == value
 
 
@@ -75,7 +94,8 @@ def settle_heads(shapes: Mapping[str, Any]) -> int:
     """
     dim = shapes["dim"]
     least = 2 if shapes["family"] == "crate" else 1
-    divisors = [heads for heads in range(least, dim + 1) if dim % heads == 0]
+    small = [heads for heads in range(1, math.isqrt(dim) + 1) if dim % heads == 0]
+    divisors = [h for h in sorted({*small, *(dim // heads for heads in small)}) if h >= least]
     if len(divisors) == 1:
         return divisors[0]
     bound = {field: value for field, value in shapes.items() if field not in DATA_FIELDS}
@@ -84,11 +104,17 @@ def settle_heads(shapes: Mapping[str, Any]) -> int:
         for name, config in ARCHS.items()
         if all(fits(shapes, field, getattr(config, field)) for field in bound)
     ]
-    raise ValueError(
-        f"the weights do not tell the number of heads; pass arch= or FILE@ARCH with one of "
-        f"{', '.join(named) or '(no known architecture agrees)'}, "
-        f"or heads= with a divisor of {dim}: {', '.join(map(str, divisors))}"
+    example = next((heads for heads in divisors if dim // heads <= 64), divisors[-1])
+    raise OpenHeadsError(
+        f'the weights do not tell the number of heads; write models: ["FILE@ARCH"] with ARCH one '
+        f"of {', '.join(named) or '(no known architecture agrees)'}, or "
+        f'models: ["FILE@heads={example}"] with a divisor of {dim}: '
+        f"{', '.join(map(str, divisors))}"
     )
+
+
+class OpenHeadsError(ValueError):
+    """Nothing settles the number of heads; FILE in the message stands for what was given."""
 
 
 def _open(config: ModelConfig) -> str:
@@ -98,20 +124,17 @@ def _open(config: ModelConfig) -> str:
 
 
 def read_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    """The config fields that keys and shapes settle; `nonlinearity` only up to the threshold."""
+    """The config fields that names and shapes settle; `nonlinearity` only up to the threshold."""
     if "patch_embed.proj.weight" in weights:
         return _vit_fields(weights)
-    if "to_patch_embedding.2.weight" in weights:
-        return _crate_fields(weights)
-    raise ValueError(
-        "neither CRATE nor a DINO or timm ViT: no patch embedding among "
-        f"{listing(list(weights), 'keys')}"
-    )
+    return _crate_fields(weights)
 
 
 def _vit_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:
     dim, _, patch_size, _ = _shape(weights, "patch_embed.proj.weight", 4)
     hidden, _ = _shape(weights, "blocks.0.mlp.fc1.weight", 2)
+    _some(dim=dim, patch_size=patch_size)
+    registers = "register_tokens"
     return {
         "family": "vit",
         "image_size": patch_size * _grid(weights, "pos_embed"),
@@ -123,14 +146,24 @@ def _vit_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "nonlinearity": "mlp",
         "mlp_ratio": hidden / dim,
         "projector_dim": 0,
+        "stem": "conv",
+        "layer_scale": "blocks.0.ls1.gamma" in weights,
+        "registers": _shape(weights, registers, 3)[1] if registers in weights else 0,
     }
 
 
 def _crate_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:
-    dim, patch_dim = _shape(weights, "to_patch_embedding.2.weight", 2)
-    patch_size = math.isqrt(patch_dim // 3)
-    if patch_dim != 3 * patch_size**2:
-        raise ValueError(f"to_patch_embedding.2.weight takes {patch_dim} values, no square of RGB")
+    stem = "conv" if "conv1.weight" in weights else "linear"
+    if stem == "conv":
+        dim, _, patch_size, _ = _shape(weights, "conv1.weight", 4)
+    else:
+        dim, patch_dim = _shape(weights, "to_patch_embedding.2.weight", 2)
+        patch_size = math.isqrt(patch_dim // 3)
+        if patch_dim != 3 * patch_size**2:
+            raise ValueError(
+                f"to_patch_embedding.2.weight takes {patch_dim} values, no square of RGB"
+            )
+    _some(dim=dim, patch_size=patch_size)
     layer = "transformer.layers.0"
     rows, _ = _shape(weights, f"{layer}.0.fn.qkv.weight", 2)
     has_projector = "head.weight" in weights
@@ -144,11 +177,17 @@ def _crate_fields(weights: Mapping[str, Tensor]) -> dict[str, Any]:
         "attention": "mhsa" if rows == 3 * dim else "mssa",
         "nonlinearity": "ista",
         "projector_dim": _width(weights, "mlp_head.1.weight") if has_projector else 0,
+        "stem": stem,
     }
     if f"{layer}.1.fn.fc1.weight" in weights:
         fields["nonlinearity"] = "mlp"
         fields["mlp_ratio"] = _shape(weights, f"{layer}.1.fn.fc1.weight", 2)[0] / dim
-    if f"{layer}.0.fn.to_out.0.weight" not in weights:
+    elif f"{layer}.1.fn.D" in weights:
+        fields["nonlinearity"] = "ista_overcomplete"
+        fields["mlp_ratio"] = _shape(weights, f"{layer}.1.fn.D", 2)[1] / dim
+    if f"{layer}.0.fn.to_out.0.weight" in weights:
+        fields["output_bias"] = f"{layer}.0.fn.to_out.0.bias" in weights
+    else:
         fields["heads"] = 1  # the released code leaves the output map out for one head only
     return fields
 
@@ -162,14 +201,27 @@ def _shape(weights: Mapping[str, Tensor], key: str, axes: int) -> tuple[int, ...
     return shape
 
 
+def _some(**sizes: int) -> None:
+    for name, size in sizes.items():
+        if size < 1:
+            raise ValueError(f"the patch embedding leaves {name}={size}")
+
+
 def _width(weights: Mapping[str, Tensor], key: str) -> int:
     return _shape(weights, key, 2)[0] if key in weights else 0
 
 
 def _depth(weights: Mapping[str, Tensor], stem: str) -> int:
-    """One more than the largest layer number, so that a gap shows as missing keys."""
-    numbers = (re.match(rf"{re.escape(stem)}\.(\d+)\.", key) for key in weights)
-    return 1 + max(int(number[1]) for number in numbers if number)
+    """One more than the largest layer number, so that a gap shows as missing keys.
+
+    A number that is far above that of the weights is one left over, and builds no layers.
+    """
+    pattern = re.compile(rf"{re.escape(stem)}\.(\d{{1,9}})\.")
+    numbers = {int(match[1]): key for key in weights if (match := pattern.match(key))}
+    depth = 1 + max(numbers)
+    if depth > len(weights):
+        raise ValueError(f"1 left over: {numbers[depth - 1]}, of a layer far behind the last")
+    return depth
 
 
 def _grid(weights: Mapping[str, Tensor], key: str) -> int:
@@ -184,9 +236,3 @@ def _grid(weights: Mapping[str, Tensor], key: str) -> int:
             + (f"; {listing(extra, 'left over')}" if extra else "")
         )
     return side
-
-
-def listing(items: list[str], fault: str) -> str:
-    """Such as `5 missing: a, b, c, ...`; nothing for none."""
-    more = ", ..." if len(items) > 3 else ""
-    return f"{len(items)} {fault}: {', '.join(items[:3])}{more}" if items else ""

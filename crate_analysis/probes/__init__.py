@@ -2,12 +2,13 @@
 
 from crate_analysis.probes.attention import (
     cls_attention,
+    cls_maps,
     deepest_patch,
     papers_layer,
     patch_attention,
 )
 from crate_analysis.probes.collect import collect
-from crate_analysis.probes.features import patch_features
+from crate_analysis.probes.features import patch_features, patch_keys
 from crate_analysis.probes.maps import (
     attention_share,
     effective_patches,
@@ -30,6 +31,7 @@ __all__ = [
     "attention_share",
     "balanced_accuracy",
     "cls_attention",
+    "cls_maps",
     "cluster_patches",
     "collect",
     "deepest_patch",
@@ -40,6 +42,7 @@ __all__ = [
     "papers_layer",
     "patch_attention",
     "patch_features",
+    "patch_keys",
     "patch_labels",
     "pca_rgb",
     "pca_scores",

@@ -2,23 +2,48 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
 from jaxtyping import Bool, Float, Int64
 from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
-from crate_analysis.models import LayerState, UnrolledModel
-from crate_analysis.probes.collect import check_layer
+from crate_analysis.models import Edit, LayerState, UnrolledModel
+from crate_analysis.walk import check_layer, check_model, check_reached
 
 
-def layer_state(model: UnrolledModel, images: Float[Tensor, "b 3 H W"], layer: int) -> LayerState:
+def layer_state(
+    model: UnrolledModel,
+    images: Float[Tensor, "b 3 H W"],
+    layer: int,
+    edits: Sequence[Edit] = (),
+) -> LayerState:
     """The state of one layer; the layers after it are not computed.
 
-    `layer` counts from 0, or from the end when negative. Raises ValueError where there is none.
+    `layer` counts from 0, or from the end when negative. Raises ValueError where there is none and
+    for an edit of a later layer, and TypeError for what is no model, no tensor of images or no
+    number of a layer.
     """
-    index = check_layer(model, layer)
-    return next(state for state in model.unroll(images) if state.index == index)
+    index = check_layer(check_model(model), layer)
+    if not isinstance(images, Tensor):
+        raise TypeError(
+            f"images are of type {type(images).__name__}; give normalised pixels, such as "
+            "model.normalize(stack_images(samples))"
+        )
+    check_reached(model, edits, index)
+    return next(state for state in model.unroll(images, edits) if state.index == index)
+
+
+def cls_maps(
+    attention: Float[Tensor, "b h q t"], grid: tuple[int, int]
+) -> Float[Tensor, "b h gh gw"]:
+    """The map of the first query, `[CLS]`, on the patch grid; of `state.attention()`.
+
+    The patches are the last gh gw tokens; what lies on `[CLS]` and on registers is left out.
+    """
+    return attention[:, :, 0, -grid[0] * grid[1] :].unflatten(-1, grid)
 
 
 def papers_layer(model: UnrolledModel) -> int:
@@ -31,20 +56,28 @@ def papers_layer(model: UnrolledModel) -> int:
 
 @torch.no_grad()
 def cls_attention(
-    model: UnrolledModel, images: Float[Tensor, "b 3 H W"], layer: int = -2
+    model: UnrolledModel,
+    images: Float[Tensor, "b 3 H W"],
+    layer: int = -2,
+    edits: Sequence[Edit] = (),
 ) -> Float[Tensor, "b h gh gw"]:
     """Attention of `[CLS]` to the patches, for every head, on the patch grid.
 
-    Entries of a map sum to 1 less what `[CLS]` gives to itself. Yu et al. 2024 (Fig. 1, 7) take
-    the last layer but one for CRATE, the default, and the last for a ViT.
+    Entries of a map sum to 1 less what `[CLS]` gives to itself and the registers. Yu et al. 2024
+    (Fig. 1, 7) take the last layer but one for CRATE, the default, and the last for a ViT.
 
     Parameters
     ----------
     images : normalised, see `model.normalize`.
     layer : from 0, or from the end when negative. Deeper layers are not computed.
+    edits : what is changed on the way, see `UnrolledModel.unroll`.
+
+    Raises as `layer_state`.
     """
-    attention = layer_state(model, images, layer).attention(query=slice(0, 1))
-    return attention[:, :, 0, 1:].unflatten(-1, model.patch_grid(images))
+    state = layer_state(model, images, layer, edits)
+    maps = cls_maps(state.attention(), model.patch_grid(images))
+    state.check_edits_read()
+    return maps
 
 
 @torch.no_grad()
@@ -53,21 +86,31 @@ def patch_attention(
     images: Float[Tensor, "b 3 H W"],
     positions: Int64[Tensor, "b q 2"],
     layer: int = -2,
+    edits: Sequence[Edit] = (),
 ) -> Float[Tensor, "b h q gh gw"]:
     """Attention of some patches of each picture to all patches, for every head, on the patch grid.
 
-    Entries of a map sum to 1 less what the patch gives to `[CLS]`; what it gives to itself is
-    among them, and in MSSA, where a token's query is its own key, that is often the most.
+    Entries of a map sum to 1 less what the patch gives to `[CLS]` and the registers; what it gives
+    to itself is among them, and in MSSA, where a token's query is its own key, often the most.
 
     Parameters
     ----------
     images : normalised, see `model.normalize`.
     positions : row and column in the patch grid, from 0, of the patches that ask in each picture.
-    layer : as for `cls_attention`. The layer's whole attention matrix is built.
+    layer, edits : as for `cls_attention`. The layer's whole attention matrix is built.
 
-    Raises ValueError for a position outside the grid.
+    Raises as `layer_state`, TypeError for positions that are no such tensor, and ValueError for a
+    position outside the grid.
     """
+    state = layer_state(model, images, layer, edits)
     grid = model.patch_grid(images)
+    if not isinstance(positions, Tensor) or positions.ndim != 3 or positions.shape[-1] != 2:
+        raise TypeError(
+            "positions must be an integer tensor of shape (images, queries, 2), a row and a column "
+            f"each, not {getattr(positions, 'shape', type(positions).__name__)}"
+        )
+    if len(positions) != len(images):
+        raise ValueError(f"positions are of {len(positions)} images, but there are {len(images)}")
     rows, columns = positions.unbind(-1)
     for name, values, end in (("row", rows, grid[0]), ("column", columns, grid[1])):
         if not ((values >= 0) & (values < end)).all():
@@ -75,9 +118,10 @@ def patch_attention(
                 f"positions hold {name}s {values.min()} to {values.max()}, "
                 f"but the grid has {name}s 0 to {end - 1}"
             )
-    attention = layer_state(model, images, layer).attention(query=slice(1, None))
+    attention = state.attention(state.patches)
+    state.check_edits_read()
     asked = attention[torch.arange(len(images))[:, None], :, rows * grid[1] + columns]
-    return asked.transpose(1, 2)[..., 1:].unflatten(-1, grid)
+    return asked.transpose(1, 2)[..., state.patches].unflatten(-1, grid)
 
 
 def deepest_patch(masks: Bool[Tensor, "b H W"], grid: tuple[int, int]) -> Int64[Tensor, "b 2"]:

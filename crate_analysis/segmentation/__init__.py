@@ -6,20 +6,14 @@ from crate_analysis.segmentation.average_precision import (
     coco_average_precision,
     true_objects,
 )
-from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, random_attention
+from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling
 from crate_analysis.segmentation.detection import (
     baseline_objects,
     detect_objects,
     read_results,
     write_coco_results,
 )
-from crate_analysis.segmentation.evaluation import (
-    attention_iou,
-    baseline_iou,
-    baseline_scores,
-    head_scores,
-    location_prior,
-)
+from crate_analysis.segmentation.evaluation import attention_iou, head_scores
 from crate_analysis.segmentation.heads import agreement_intervals, choose_heads, head_agreement
 from crate_analysis.segmentation.maskcut import maskcut
 from crate_analysis.segmentation.masks import (
@@ -30,20 +24,30 @@ from crate_analysis.segmentation.masks import (
     to_pixels,
 )
 from crate_analysis.segmentation.refine import refine_masks
-from crate_analysis.segmentation.truth import Truth
+from crate_analysis.segmentation.rivals import (
+    RIVALS,
+    image_specific,
+    location_prior,
+    mean_masks,
+    scores_with_rivals,
+)
+from crate_analysis.segmentation.scoring import Scoring
+from crate_analysis.segmentation.truth import Truth, best_heads, by_class
 
 __all__ = [
+    "RIVALS",
+    "Scoring",
     "TrueObjects",
     "Truth",
     "agreement_intervals",
     "attention_iou",
     "attention_mask",
     "average_precision",
-    "baseline_iou",
     "baseline_objects",
-    "baseline_scores",
     "best_head_iou",
+    "best_heads",
     "best_overlaps",
+    "by_class",
     "centre_attention",
     "choose_heads",
     "coco_average_precision",
@@ -51,12 +55,14 @@ __all__ = [
     "head_agreement",
     "head_iou",
     "head_scores",
+    "image_specific",
     "location_prior",
     "maskcut",
+    "mean_masks",
     "patch_ceiling",
-    "random_attention",
     "read_results",
     "refine_masks",
+    "scores_with_rivals",
     "to_pixels",
     "true_objects",
     "write_coco_results",

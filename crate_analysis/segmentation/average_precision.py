@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import contextlib
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import pandas as pd
+from numpy.typing import NDArray
 
 from crate_analysis.datasets import Samples, batches
 from crate_analysis.datasets.coco import encode, run_lengths
+from crate_analysis.measures.summary import design_interval
 
 KINDS = {"box": "bbox", "mask": "segm"}
 METRICS = {"AP50": slice(0, 1), "AP75": slice(5, 6), "AP": slice(0, 10)}
@@ -76,44 +78,85 @@ def true_objects(dataset: Samples) -> TrueObjects:
 
 
 def coco_average_precision(
-    predictions: pd.DataFrame,
+    predictions: pd.DataFrame | Sequence[pd.DataFrame],
     dataset: Samples | TrueObjects,
     resamples: int = 200,
+    orders: int = 20,
     level: float = 0.95,
 ) -> pd.DataFrame:
     """COCO's average precision of boxes and masks, whatever their class, by pycocotools.
 
     Parameters
     ----------
-    predictions : rows of `detect_objects`, of one layer.
-    dataset : the pictures that they were found in, with a mask for each object, or their
-        `true_objects`, which need not be decoded anew each time. In a picture without objects
-        every prediction is wrong; one that cannot be read counts nowhere.
-    resamples : of the pictures, for the interval of confidence `level` (percentiles of the
-        bootstrap): the metric belongs to a set of pictures and not to a single one.
+    predictions : rows of `detect_objects`, of one layer; or several such frames, one a training
+        run of one design, for a statement on the design.
+    dataset : the images that they were found in, with a mask for each object, or their
+        `true_objects`, which need not be decoded anew each time. In an image without objects every
+        prediction is wrong; one that cannot be read counts nowhere.
+    resamples : of the images, for the interval of confidence `level`: the metric belongs to a set
+        of images and not to a single one. Of one run it is that of percentiles of the bootstrap; of
+        several, `design_interval` of the runs with the bootstrap's standard error of their mean.
+    orders : predictions of equal score have no order, and the official tool takes them as they
+        come. Here the metric is averaged over this many random orders of them (seeded); without
+        equal scores it is the official one.
 
     Returns a row for each kind (box, mask) and metric (AP50, AP75, AP): kind, metric, value, low,
     high, all in [0, 1]; the paper's numbers are a hundred times that.
 
-    Raises ValueError for predictions of several layers, of pictures that are not among these or
-    that had another size, and for pictures without objects.
+    Raises ValueError for predictions of several layers, of images that are not among these or that
+    had another size, and for images without objects.
     """
-    truth, predictions = _check(predictions, dataset)
+    runs = [predictions] if isinstance(predictions, pd.DataFrame) else list(predictions)
+    if not runs:
+        raise ValueError("there are no predictions: give a frame, or a list of at least one")
+    if orders < 1:
+        raise ValueError(f"orders={orders} must be at least 1")
+    truth = dataset if isinstance(dataset, TrueObjects) else true_objects(dataset)
+    checked = [_check(run, truth)[1] for run in runs]
     rows = []
     for kind, iou_type in KINDS.items():
-        evaluation = _evaluate(truth, predictions, iou_type)
-        matches = np.array(evaluation.evalImgs, dtype=object)
-        values = _precision(evaluation)
-        rng = np.random.default_rng(0)
-        drawn = []
-        for _ in range(resamples):
-            evaluation.evalImgs = list(matches[rng.integers(len(matches), size=len(matches))])
-            drawn.append(_precision(evaluation))
+        found = [_resampled(truth, run, iou_type, resamples, orders) for run in checked]
+        values = np.array([value for value, _ in found])  # (runs, metrics)
+        drawn = np.mean([draws for _, draws in found], axis=0)  # (resamples, metrics)
         tails = (1 - level) / 2
-        low, high = np.nanquantile(drawn, [tails, 1 - tails], axis=0)
         for place, metric in enumerate(METRICS):
-            rows.append((kind, metric, values[place], low[place], high[place]))
+            if len(runs) == 1:
+                low, high = np.nanquantile(drawn[:, place], [tails, 1 - tails])
+                rows.append((kind, metric, values[0, place], low, high))
+            else:
+                error, freedom = float(np.nanstd(drawn[:, place], ddof=1)), len(truth.sizes) - 1.0
+                interval = design_interval(values[:, place], error, freedom, level)
+                rows.append((kind, metric, *interval))
     return pd.DataFrame(rows, columns=["kind", "metric", "value", "low", "high"])
+
+
+def _resampled(
+    truth: TrueObjects, predictions: pd.DataFrame, iou_type: str, resamples: int, orders: int
+) -> tuple[list[float], list[list[float]]]:
+    """The metrics, averaged over orders of equal scores, and those of each draw of images.
+
+    Every call with the same images draws the same ones.
+    """
+    rng = np.random.default_rng(0)
+    within = predictions.duplicated(["image", "score"]).any()
+    among = predictions.duplicated("score").any()
+    shuffles = [predictions.sample(frac=1, random_state=seed) for seed in range(orders)]
+    given = shuffles if within else [predictions]
+    evaluations = [_evaluate(truth, one, iou_type) for one in given]
+    matches = [np.array(evaluation.evalImgs, dtype=object) for evaluation in evaluations]
+    evaluation = evaluations[0]
+
+    def precision(place: int, images: NDArray[np.integer]) -> list[float]:
+        evaluation.evalImgs = list(matches[place % len(matches)][images])
+        return _precision(evaluation)
+
+    count = len(matches[0])
+    drawn = [precision(draw, rng.integers(count, size=count)) for draw in range(resamples)]
+    if not among:
+        return precision(0, np.arange(count)), drawn
+    # the tool takes equal scores in the order of their images
+    each = [precision(order, rng.permutation(count)) for order in range(orders)]
+    return np.mean(each, axis=0).tolist(), drawn
 
 
 def best_overlaps(predictions: pd.DataFrame, dataset: Samples | TrueObjects) -> pd.DataFrame:

@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-
-def random_attention(
-    shape: tuple[int, ...], generator: torch.Generator
-) -> Float[Tensor, "*b gh gw"]:
-    """Each patch drawn evenly from [0, 1): the score of a map that is noise."""
-    return torch.rand(shape, generator=generator)
+from crate_analysis.datasets import Sample, stack_images
 
 
 def centre_attention(gh: int, gw: int, spread: float = 0.25) -> Float[Tensor, "gh gw"]:
@@ -37,3 +34,14 @@ def patch_ceiling(
         for planes in (truth & counted, counted)
     )
     return (2 * inside >= pixels) & (pixels > 0)
+
+
+def patch_grid(samples: Sequence[Sample], patch_size: int) -> tuple[int, int]:
+    """Rows and columns of patches; ValueError where they do not fill the images."""
+    height, width = stack_images(samples).shape[-2:]
+    if height % patch_size or width % patch_size:
+        raise ValueError(
+            f"images are {height} x {width} pixels, which patch_size={patch_size} does not "
+            "divide; load the data set with another image_size"
+        )
+    return height // patch_size, width // patch_size

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import json
 import math
-import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -20,110 +20,112 @@ from joblib import Parallel, delayed
 from torch import Tensor
 from tqdm import tqdm
 
-from crate_analysis.datasets import Sample, SampleDataset, Samples, batches, stack_images
+from crate_analysis.datasets import Sample, SampleDataset, Samples, as_samples
 from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
-from crate_analysis.fingerprints import describe, digest, of_code
-from crate_analysis.models import UnrolledModel
-from crate_analysis.models.unrolled import merge_heads
-from crate_analysis.probes.collect import check_layer
+from crate_analysis.distributed import end_with_parent
+from crate_analysis.fingerprints import describe, of_code
+from crate_analysis.models import Edit, UnrolledModel
+from crate_analysis.names import digest, slug
+from crate_analysis.probes.features import patch_keys
 from crate_analysis.segmentation.average_precision import check_one_layer
-from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling
-from crate_analysis.segmentation.evaluation import patch_grid
+from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, patch_grid
 from crate_analysis.segmentation.maskcut import maskcut
 from crate_analysis.segmentation.masks import to_pixels
-from crate_analysis.writing import write_text
+from crate_analysis.walk import (
+    Reading,
+    check_layers,
+    check_model,
+    device_of,
+    layer_states,
+)
+from crate_analysis.writing import DamagedFileError, seal, unseal, write_text
 
 Refine = Callable[[Tensor, Tensor], Tensor]
 """From masks (k,H,W) bool and their picture (3,H,W) uint8 to masks (k,H,W) bool."""
 COLUMNS = ["image", "layer", "score", "bbox", "segmentation"]
+READING = Reading(batch_size=8)
 
 
 def detect_objects(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     folder: str | Path,
     layers: Sequence[int] = (-1,),
     n_masks: int = 3,
     tau: float = 0.15,
     refine: Refine | None = None,
-    batch_size: int = 8,
-    workers: int = 0,
-    progress: bool = True,
+    reading: Reading = READING,
 ) -> pd.DataFrame:
-    """MaskCut on the patch features of each picture (Yu et al. 2024, Sec. 3.2 and Table 1).
+    """MaskCut on the patch features of each image (Yu et al. 2024, Sec. 3.2 and Table 1).
 
-    All layers are read in one forward pass a picture. Each picture's objects are appended to a
-    file as soon as they are found; a run that was killed goes on behind the last whole line, and a
-    finished one is only read. Pictures whose files are missing or damaged are left out, and listed
-    by a warning.
+    All layers are read in one forward pass an image. Each image's objects are appended to a file
+    as soon as they are found; a resumed run continues after the last complete line, and a finished
+    one is only read. Images whose files are missing or damaged are left out, and listed by a
+    warning.
 
     Parameters
     ----------
-    dataset : pictures of one size, which the patch size divides; the paper takes 480 x 480.
+    dataset : a data set or its spec; images of one size, which the patch size divides; the paper
+        takes 480 x 480.
     folder : where the results are kept, in a file `MODEL-DIGEST.jsonl`: what was asked for, then a
-        line for each picture. The digest is of all that was asked for, the model's weights, the
-        pictures and the code of `maskcut` included, so that another request goes to another file.
+        line for each image. The digest is of all that was asked for, the model's weights, the
+        images and the code of `maskcut` included, so that another request goes to another file.
         An empty `MODEL-DIGEST.jsonl.lock` beside it keeps two runs from writing at once.
     layers : from 0, or from the end when negative.
     n_masks, tau : of `maskcut`.
-    refine : `refine_masks`, or another function of masks in pixels and their picture that gives
+    refine : `refine_masks`, or another function of masks in pixels and their image that gives
         masks again; None, as the paper's Table 1, for none.
-    workers : processes that read pictures, see `batches`, and as many that cut, where it is two or
-        more; 0 for this one, in which the model runs. With the model on a GPU all cuts are made
-        here and run there.
+    reading : its `workers` read images, and as many processes cut, where it is two or more; with 0
+        this one does both. With the model on a GPU all cuts are made here and run there.
 
     Returns a frame with a row an object: image (index in the data set), layer (from 0), score
-    (1 for the first mask of a picture, 1/2, 1/3 for the next: MaskCut gives none, and the order in
+    (1 for the first mask of an image, 1/2, 1/3 for the next: MaskCut gives none, and the order in
     which it cuts is all it says), bbox ([x, y, width, height] in pixels) and segmentation (COCO's
     run lengths).
 
     Raises what `maskcut` raises, ValueError for a layer that does not exist and for a data set
-    without pictures that can be read, and RuntimeError where another run is writing the same file.
+    without images that can be read, RuntimeError where another run is writing the same file, and
+    DamagedFileError for lines that are not as they were written.
     """
-    wanted = [check_layer(model, layer) for layer in layers]
+    cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
+    dataset = as_samples(dataset, image_size=model.config.image_size)
     settings = {
         **describe(model, dataset),
-        "layers": wanted,
+        "layers": cuts.layers,
         "n_masks": n_masks,
         "tau": tau,
         "refine": refine.__name__ if refine else None,
         "code": of_code(Path(__file__).with_name("maskcut.py")),
     }
-    with _open_results(Path(folder), settings) as (file, done):
-        pictures = range(done, len(dataset))
-        records = _records(
-            model, dataset, pictures, wanted, n_masks, tau, refine, batch_size, workers
+    count = reading.count(dataset)
+    header = seal(settings)
+    with _open_results(Path(folder), model.name, header) as (file, done):
+        records = _records(model, dataset, range(done, count), cuts, reading)
+        bar = tqdm(
+            records, model.name, count, initial=done, unit="image", disable=not reading.progress
         )
-        for record in tqdm(
-            records,
-            model.name,
-            len(dataset),
-            initial=done,
-            unit="picture",
-            disable=not progress,
-        ):
-            file.write(json.dumps(record).encode() + b"\n")
+        for place, record in enumerate(bar, done):
+            file.write(_line(record, header, place))
             file.flush()
-    return read_results(file.name)
+    return read_results(file.name, count)
 
 
 def find_objects(
     model: UnrolledModel,
-    dataset: SampleDataset,
+    dataset: Samples,
     layers: Sequence[int] = (-1,),
     n_masks: int = 3,
     tau: float = 0.15,
     refine: Refine | None = None,
-    batch_size: int = 8,
-    workers: int = 0,
+    reading: Reading = READING,
+    edits: Sequence[Edit] = (),
 ) -> pd.DataFrame:
-    """`detect_objects` without a file: for a few pictures, or for who keeps them elsewhere."""
-    wanted = [check_layer(model, layer) for layer in layers]
-    pictures = range(len(dataset))
-    return _frame(
-        list(_records(model, dataset, pictures, wanted, n_masks, tau, refine, batch_size, workers))
-    )
+    """`detect_objects` without a file: for a few images, for an edited network (see `walk`)."""
+    cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
+    dataset = as_samples(dataset, image_size=model.config.image_size)
+    images = range(reading.count(dataset))
+    return _frame(list(_records(model, dataset, images, cuts, reading, edits)))
 
 
 def baseline_objects(
@@ -131,22 +133,22 @@ def baseline_objects(
     patch_size: int,
     n_masks: int = 3,
     tau: float = 0.15,
-    workers: int = 0,
+    reading: Reading = READING,
 ) -> pd.DataFrame:
     """What can be had without a network, and the most that patches allow.
 
     The frame of `detect_objects` with layer -1 and a column `model`: `raw pixels` (MaskCut on the
     centred pixels of each patch), `centre prior` (one ellipse in the middle, half as high and wide
-    as the picture) and `patch ceiling` (the truth itself on the patch grid). Pictures whose files
-    are missing or damaged are left out, and listed by a warning. `workers` as in `detect_objects`.
+    as the picture) and `patch ceiling` (the truth itself on the patch grid). Images whose files
+    are missing or damaged are left out, and listed by a warning. `reading` as in `detect_objects`.
 
     Raises ValueError where none can be read, and for pictures that `patch_size` does not divide.
     """
     jobs = (
         delayed(_baselines)(index, sample, patch_size, n_masks, tau)
-        for [index], [sample] in batches(dataset, 1, workers=workers)
+        for [index], [sample] in replace(reading, batch_size=1).batches(as_samples(dataset))
     )
-    found = Parallel(max(1, workers))(jobs)
+    found = Parallel(max(1, reading.workers), initializer=end_with_parent)(jobs)
     return pd.DataFrame([row for rows in found for row in rows], columns=["model", *COLUMNS])
 
 
@@ -169,10 +171,13 @@ def _baselines(
     ]
 
 
-def read_results(path: str | Path) -> pd.DataFrame:
-    """The frame of `detect_objects` from its file; a `LeftOutWarning` lists pictures left out."""
-    lines = Path(path).read_text(encoding="utf-8").splitlines()[1:]
-    return _frame([json.loads(line) for line in lines])
+def read_results(path: str | Path, limit: int | None = None) -> pd.DataFrame:
+    """The frame of `detect_objects` from its file, of the first `limit` images (default: all).
+
+    A `LeftOutWarning` lists images that were left out. Raises DamagedFileError for a line that is
+    not as it was written, or that is another file's.
+    """
+    return _frame(_read_lines(Path(path), Path(path).read_bytes())[:limit])
 
 
 def _frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
@@ -187,7 +192,7 @@ def _frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
     return pd.DataFrame(rows, columns=COLUMNS).astype({"image": int, "layer": int, "score": float})
 
 
-def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str | Path) -> None:
+def write_coco_results(objects: pd.DataFrame, dataset: Samples, path: str | Path) -> None:
     """Write objects as a COCO result file, which the official tool reads: one layer's at a time.
 
     Masks and boxes are taken to each picture's own size, and pictures are called by COCO's ids.
@@ -195,6 +200,7 @@ def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str 
     """
     check_one_layer(objects)
     rle = run_lengths()
+    dataset = as_samples(dataset)
     content = []
     for index in objects.image.unique().tolist():
         found = objects[objects.image == index]
@@ -216,14 +222,12 @@ def write_coco_results(objects: pd.DataFrame, dataset: SampleDataset, path: str 
 
 
 @contextmanager
-def _open_results(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[BinaryIO, int]]:
-    """The file of these settings, no other run's meanwhile, and how many pictures it holds.
+def _open_results(folder: Path, model: str, header: str) -> Iterator[tuple[BinaryIO, int]]:
+    """The file of what `header` asks for, no other run's meanwhile, and how many images it holds.
 
-    Half a last line is cut off.
+    A last line that is not complete is cut off.
     """
-    header = json.dumps(settings).encode()
-    stem = re.sub(r"[^\w.-]+", "-", settings["model"])  # a model may be called by its path
-    path = folder / f"{stem}-{digest([header])}.jsonl"
+    path = folder / f"{slug(model)}-{digest([header.encode()])}.jsonl"  # model may be a path
     folder.mkdir(parents=True, exist_ok=True)
     try:
         alone = FileLock(f"{path}.lock").acquire(blocking=False)
@@ -234,11 +238,35 @@ def _open_results(folder: Path, settings: dict[str, Any]) -> Iterator[tuple[Bina
     with alone, path.open("a+b") as file:
         file.seek(0)
         text = file.read()
-        lines = text.count(b"\n")
-        file.truncate(text.rfind(b"\n") + 1)
-        if not lines:
-            file.write(header + b"\n")
-        yield file, max(0, lines - 1)
+        complete = text.rfind(b"\n") + 1
+        done = _read_lines(path, text[:complete], header) if complete else []
+        file.truncate(complete)
+        if not complete:
+            file.write(header.encode() + b"\n")
+        yield file, len(done)
+
+
+def _line(record: dict[str, Any], header: str, place: int) -> bytes:
+    """A line of the result file: it says of itself of which request and image it is."""
+    return seal(record, f"{header} {place}").encode() + b"\n"
+
+
+def _read_lines(path: Path, text: bytes, header: str | None = None) -> list[dict[str, Any]]:
+    """What the lines of a result file say, each checked; `header` is what the first must be."""
+    first, *lines = text.decode(errors="replace").split("\n")[:-1] or [""]
+    records = []
+    for number, line in enumerate([first, *lines], 1):
+        try:
+            if number == 1:
+                if header not in (None, first):
+                    raise ValueError("it is another request's")
+                unseal(first)
+            else:
+                records.append(unseal(line, f"{first} {number - 2}"))
+        except ValueError:
+            remedy = f"delete the file, or its lines from {number} on, and run again"
+            raise DamagedFileError(path, f"line {number}", remedy) from None
+    return records
 
 
 class _Job(NamedTuple):
@@ -253,83 +281,75 @@ class _LeftOut(NamedTuple):
     reason: str
 
 
+class _Cuts(NamedTuple):
+    """What is cut, and how."""
+
+    layers: list[int]
+    n_masks: int
+    tau: float
+    refine: Refine | None
+
+
 def _records(
     model: UnrolledModel,
     dataset: SampleDataset,
-    pictures: range,
-    layers: list[int],
-    n_masks: int,
-    tau: float,
-    refine: Refine | None,
-    batch_size: int,
-    workers: int,
+    images: range,
+    cuts: _Cuts,
+    reading: Reading,
+    edits: Sequence[Edit] = (),
 ) -> Iterator[dict[str, Any]]:
-    """The lines of the result file, one a picture, in order."""
+    """The lines of the result file, one an image, in order."""
     jobs = (
-        delayed(dict)(image=picture.place, layers={}, left_out=picture.reason)
-        if isinstance(picture, _LeftOut)
-        else delayed(_cut_picture)(*picture, n_masks, tau, refine)
-        for picture in _features(model, dataset, pictures, layers, batch_size, workers)
+        delayed(dict)(image=image.place, layers={}, left_out=image.reason)
+        if isinstance(image, _LeftOut)
+        else delayed(_cut_image)(image, cuts)
+        for image in _features(model, dataset, images, cuts.layers, reading, edits)
     )
-    on_cpu = next(model.parameters()).device.type == "cpu"
-    return Parallel(max(1, workers) if on_cpu else 1, return_as="generator")(jobs)
+    n_jobs = max(1, reading.workers) if device_of(model).type == "cpu" else 1
+    return Parallel(n_jobs, return_as="generator", initializer=end_with_parent)(jobs)
 
 
 def _features(
     model: UnrolledModel,
     dataset: SampleDataset,
-    pictures: range,
+    images: range,
     layers: list[int],
-    batch_size: int,
-    workers: int,
+    reading: Reading,
+    edits: Sequence[Edit],
 ) -> Iterator[_Job | _LeftOut]:
-    """Each picture's index, pixels, features by layer and patch grid, or why it has none."""
-    tries = attempts(dataset, pictures, workers, batch_size)
-    for first in pictures[::batch_size]:
-        found = dict(enumerate(islice(tries, batch_size), first))
+    """Each image's pixels, features by layer and patch grid, or why it has none."""
+    tries = attempts(dataset, images, reading.workers, reading.batch_size)
+    for first in images[:: reading.batch_size]:
+        found = dict(enumerate(islice(tries, reading.batch_size), first))
         read = {index: one for index, one in found.items() if isinstance(one, Sample)}
+        features: dict[int, Tensor] = {}
         if read:
-            images = stack_images(list(read.values()))
-            normed = model.normalize(images)
-            features = _read(model, normed, layers)
-            grid = model.patch_grid(normed)
+            grid, features = _read(model, list(read.values()), layers, edits)
         rows = {index: row for row, index in enumerate(read)}
         for index, one in found.items():
-            if index in rows:
-                row = rows[index]
-                own = {layer: each[row] for layer, each in features.items()}
-                yield _Job(index, images[row], own, grid)
+            if isinstance(one, Sample):
+                own = {layer: features[layer][rows[index]] for layer in layers}
+                yield _Job(index, one.image, own, grid)
             else:
                 yield _LeftOut(index, str(one))
 
 
 @torch.inference_mode()
-def _read(model: UnrolledModel, normed: Tensor, layers: list[int]) -> dict[int, Tensor]:
-    device = next(model.parameters()).device
-    found = {}
-    for state in model.unroll(normed.to(device)):
-        if state.index in layers:
-            found[state.index] = merge_heads(state.projections)[:, 1:]
-        if state.index == max(layers):
-            break
-    return found
+def _read(
+    model: UnrolledModel, samples: list[Sample], layers: list[int], edits: Sequence[Any]
+) -> tuple[tuple[int, int], dict[int, Tensor]]:
+    grid, states = layer_states(model, samples, layers, edits)
+    return grid, {state.index: patch_keys(state) for state in states}
 
 
-def _cut_picture(
-    index: int,
-    image: UInt8[Tensor, "3 H W"],
-    features: dict[int, Tensor],
-    grid: tuple[int, int],
-    n_masks: int,
-    tau: float,
-    refine: Refine | None,
-) -> dict[str, Any]:
+def _cut_image(job: _Job, cuts: _Cuts) -> dict[str, Any]:
     """A line of the result file."""
-    record: dict[str, Any] = {"image": index, "layers": {}}
-    for layer, patches in features.items():
-        masks = to_pixels(maskcut(patches, grid, n_masks, tau), *image.shape[1:])
-        if refine is not None:
-            masks = refine(masks, image)
+    record: dict[str, Any] = {"image": job.place, "layers": {}}
+    for layer, patches in job.features.items():
+        found = maskcut(patches, job.grid, cuts.n_masks, cuts.tau)
+        masks = to_pixels(found, *job.image.shape[1:])
+        if cuts.refine is not None:
+            masks = cuts.refine(masks, job.image)
         record["layers"][layer] = _pack(masks)
     return record
 

@@ -9,17 +9,21 @@ import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 from scipy.stats import norm, rankdata
 
+CHOICES = ["model", "maps", "rule", "within", "mask", "is_part"]
+"""For each of which a head is chosen."""
 
-def choose_heads(scores: pd.DataFrame) -> pd.DataFrame:
-    """For each mask, the one head of all layers with the highest mean average precision.
 
-    `scores` is a frame of `head_scores`. Returns a row for each model, within and mask: its layer
-    and head (of equals the first, from the first layer on) and that mean over the pictures that
-    show the mask. Of many heads one is best by luck: score the choice on other pictures.
+def choose_heads(scores: pd.DataFrame, value: str = "average_precision") -> pd.DataFrame:
+    """For each mask, the one head of all layers with the highest mean value.
+
+    `scores` is a frame of `head_scores`. Returns a row for each model, maps, rule, within, mask and
+    is_part: its layer and head (of equals the first, from the first layer on) and that mean over
+    the images that show the mask. Of many heads one is best by luck: score the choice on other
+    images, or choose and score with `cross_fit`.
     """
-    keys = ["model", "within", "mask"]
-    means = scores.groupby([*keys, "layer", "head"]).average_precision.mean().reset_index()
-    return means.loc[means.groupby(keys).average_precision.idxmax()].reset_index(drop=True)
+    keys = [name for name in CHOICES if name in scores]
+    means = scores.groupby([*keys, "layer", "head"])[value].mean().reset_index()
+    return means.loc[means.groupby(keys)[value].idxmax()].reset_index(drop=True)
 
 
 def head_agreement(

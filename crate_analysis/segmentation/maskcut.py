@@ -50,7 +50,7 @@ def maskcut(
     ----------
     features : one picture's `patch_features`, row by row of the grid. On a GPU the products with
         the affinity run there.
-    tau : a cosine in [0, 1); the paper takes 0.15.
+    tau : a cosine in [0, 1); the paper takes 0.15. The features' scale does not matter.
 
     Fewer masks than asked for, even none, are returned where there is nothing to cut (one patch,
     features that are all alike) or masks were dropped. Raises ValueError for NaN, a grid of
@@ -88,7 +88,9 @@ class _Graph:
     """A picture's patches, joined where they are alike."""
 
     def __init__(self, features: Float[Tensor, "n c"], tau: float) -> None:
-        unit = F.normalize(features.float(), dim=1)
+        # by the largest entry first: the squares of 1e30 have no place in single precision
+        largest = features.abs().amax(1, keepdim=True)
+        unit = F.normalize((features / largest.where(largest > 0, 1)).float(), dim=1)
         if unit.device.type == "cpu":  # NumPy halves the work of a product with its own transpose
             cosines = torch.from_numpy(unit.numpy() @ unit.numpy().T)
         else:

@@ -14,9 +14,10 @@ import torch
 from crate_analysis.distributed import joined
 from crate_analysis.models import load_models
 from crate_analysis.paths import data_folder
+from crate_analysis.training.experiments import read_experiment, run_experiment, write_table
 from crate_analysis.training.loop import Execution
 from crate_analysis.training.objectives import OBJECTIVES, Objective
-from crate_analysis.training.recipe import Optimizer, Precision
+from crate_analysis.training.recipe import Optimizer, Precision, Schedule
 from crate_analysis.training.runs import read_runs
 from crate_analysis.training.ship import ship
 from crate_analysis.training.transfer import accuracies, load_splits, probe_hits
@@ -56,7 +57,30 @@ def _parser() -> argparse.ArgumentParser:
         default=0,
         help="also ship so many snapshots from before the end, the initial one first",
     )
+    publish.add_argument(
+        "--gate", type=float, help="least accuracy that was declared for a model that is evidence"
+    )
+    publish.add_argument(
+        "--replace", action="store_true", help="the shipped model of this name, if there is one"
+    )
     _add_cache(publish)
+
+    batch = commands.add_parser(
+        "experiment",
+        help="run all trainings that a file describes, or go on with them",
+        formatter_class=formatter,
+        allow_abbrev=False,
+    )
+    batch.set_defaults(run=_experiment)
+    batch.add_argument("file", type=Path, help="YAML, see crate_analysis.training.experiments")
+    batch.add_argument("folder", type=Path, help="where the runs are kept")
+    batch.add_argument(
+        "--jobs", type=_positive, help="runs at a time; by default as many as there are cores for"
+    )
+    batch.add_argument("--shard", default="1/1", help="k/n: the k-th of n parts, for a cluster")
+    batch.add_argument("--status", action="store_true", help="only write and show the table")
+    _add_execution(batch, 1)
+    _add_cache(batch)
 
     compare = commands.add_parser(
         "compare", help="write what a folder of runs came to as CSV", allow_abbrev=False
@@ -113,6 +137,7 @@ def _add_training(commands: Any, objective: Objective, formatter: Any) -> None:
     choices: dict[str, tuple[str, ...]] = {
         "optimizer": get_args(Optimizer),
         "precision": get_args(Precision),
+        "schedule": get_args(Schedule),
     }
     for field in dataclasses.fields(objective.recipe):
         if field.name == "overrides":
@@ -133,15 +158,59 @@ def _add_training(commands: Any, objective: Objective, formatter: Any) -> None:
                 choices=choices.get(field.name),
                 help="default: %(default)s",
             )
-    learn.add_argument("--device", default="cpu", help="such as cuda")
-    learn.add_argument("--threads", type=int, default=torch.get_num_threads(), help="CPU threads")
+    _add_execution(learn, torch.get_num_threads())
     _add_cache(learn)
+
+
+def _add_execution(learn: argparse.ArgumentParser, threads: int) -> None:
+    learn.add_argument("--device", default="cpu", help="such as cuda")
+    learn.add_argument(
+        "--threads", type=_positive, default=threads, help="of each training on a CPU"
+    )
     learn.add_argument(
         "--accumulate", type=int, default=1, help="forward and backward rounds for one step"
     )
     learn.add_argument("--compile", action="store_true", help="compile the networks")
     learn.add_argument("--save-every", type=int, default=50, help="steps between checkpoints")
     learn.add_argument("--snapshots", type=int, default=8, help="how many, from start to end")
+
+
+def _positive(text: str) -> int:
+    """A whole number of at least 1, as argparse wants it."""
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def _execution(options: argparse.Namespace, device: torch.device) -> Execution:
+    return Execution(
+        device, options.accumulate, options.compile, options.save_every, options.snapshots
+    )
+
+
+def _experiment(options: argparse.Namespace) -> None:
+    experiment = read_experiment(options.file)
+    if options.status:
+        options.folder.mkdir(parents=True, exist_ok=True)
+        print(write_table(experiment, options.folder).to_string(index=False))
+        return
+    part, slash, parts = options.shard.partition("/")
+    if not (slash and part.isdecimal() and parts.isdecimal()):
+        raise ValueError(f"--shard {options.shard}: write k/n, such as 1/4")
+    table = run_experiment(
+        experiment,
+        options.folder,
+        options.cache,
+        _execution(options, torch.device(options.device)),
+        options.jobs,
+        options.threads,
+        (int(part), int(parts)),
+    )
+    print(table.to_string(index=False))
 
 
 def _train(objective: Objective, options: argparse.Namespace) -> None:
@@ -152,10 +221,7 @@ def _train(objective: Objective, options: argparse.Namespace) -> None:
     values["overrides"] = dict(_assignment(text) for text in options.overrides)
     recipe = objective.recipe(**values)
     with joined(options.device) as device:
-        execution = Execution(
-            device, options.accumulate, options.compile, options.save_every, options.snapshots
-        )
-        objective.train(recipe, options.folder, options.cache, execution)
+        objective.train(recipe, options.folder, options.cache, _execution(options, device))
 
 
 def _assignment(text: str) -> tuple[str, Any]:
@@ -188,7 +254,15 @@ def _probe(options: argparse.Namespace) -> None:
 
 
 def _ship(options: argparse.Namespace) -> None:
-    ship(options.folder, options.name, data_folder(), options.cache, options.snapshots)
+    ship(
+        options.folder,
+        options.name,
+        data_folder(),
+        options.cache,
+        options.snapshots,
+        options.gate,
+        options.replace,
+    )
 
 
 if __name__ == "__main__":

@@ -22,7 +22,7 @@ from crate_analysis.distributed import rank, sum_over_processes, world_size
 from crate_analysis.models import UnrolledModel, build_model
 from crate_analysis.training.augment import MultiCrop
 from crate_analysis.training.knn import NEIGHBOURS, knn_accuracy
-from crate_analysis.training.loop import Execution, Part, Task, claim, run
+from crate_analysis.training.loop import Execution, Part, Task, claimed, run
 from crate_analysis.training.pictures import CachedPictures, cached_pictures, classes_of
 from crate_analysis.training.recipe import Recipe
 
@@ -306,8 +306,8 @@ def train(
     # rendering, where it is needed, has drawn from the global generator, and the head does so too
     torch.manual_seed(recipe.generator(4).initial_seed())
     task = Dino(backbone, recipe, pictures, held_out)
-    claim(folder, recipe)
-    return run(task, recipe, folder, pictures, execution or Execution())
+    with claimed(folder, recipe):
+        return run(task, recipe, folder, pictures, execution or Execution())
 
 
 def report(

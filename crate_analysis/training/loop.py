@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
-import os
 from abc import abstractmethod
-from contextlib import nullcontext
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import pandas as pd
 import torch
+from filelock import FileLock, Timeout
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -24,12 +27,15 @@ from crate_analysis.distributed import (
     world_size,
 )
 from crate_analysis.models import UnrolledModel
-from crate_analysis.models.checkpoints import save_model
+from crate_analysis.models.checkpoints import load_model, save_model
 from crate_analysis.training.pictures import CachedPictures
-from crate_analysis.training.recipe import Recipe
-from crate_analysis.writing import write_text
+from crate_analysis.training.recipe import Recipe, read_recipe
+from crate_analysis.writing import write_bytes, write_text
 
 Row = dict[str, int | float]
+
+LOCK = "training.lock"
+"""Held by the process that trains in a folder."""
 
 
 class Part(NamedTuple):
@@ -107,14 +113,17 @@ def run(
     bit-identical weights. Under torchrun each process takes an equal part of every batch, and the
     result is that of one process up to the order of summation.
 
-    Writes to `folder`, which `claim` has made the recipe's: `log.csv`, a row an epoch;
+    Writes to `folder`, which `claimed` has made the recipe's: `log.csv`, a row an epoch;
     `checkpoint.pt`, every `save_every` steps; `snapshots/step-N.safetensors`, at initialisation
     and then at steps that double up to the last; `model.safetensors` at the end. Each file appears
-    whole or not at all.
+    whole or not at all. A run that has come to its end is not changed: its model is read.
 
     Raises ValueError where there are fewer pictures than the recipe asks for, a batch cannot be
-    split as asked, or the loss is not finite.
+    split as asked, the loss is not finite, or `checkpoint.pt` is damaged or of another run.
     """
+    if (folder / "model.safetensors").exists():
+        task.model.load_state_dict(load_model(folder / "model.safetensors").state_dict())
+        return task.model.eval()
     if len(pictures) < recipe.n_train:
         raise ValueError(
             f"{recipe.dataset} has {len(pictures)} pictures to train on, not "
@@ -124,7 +133,7 @@ def run(
     device = execution.device
     task.to(device)
     optimizer = recipe.make_optimizer(task.parameter_groups())
-    start, running, log = _resume(folder, task, optimizer)
+    start, running, log = _resume(folder, recipe, task, optimizer)
     snapshots = snapshot_steps(recipe.steps, execution.snapshots)
     if start == 0:
         _snapshot(folder, task.model, 0)
@@ -190,7 +199,7 @@ def run(
         if done in snapshots:
             _snapshot(folder, task.model, done)
         if done % execution.save_every == 0 or done == recipe.steps:
-            _save(folder, task, optimizer, done, running, log)
+            _save(folder, recipe, task, optimizer, done, running, log)
     task.eval()
     with first_process_first():
         if rank() == 0:
@@ -219,32 +228,69 @@ def snapshot_steps(steps: int, count: int) -> tuple[int, ...]:
     return (0, *sorted(later - {0}))
 
 
-def claim(folder: Path, recipe: Recipe) -> None:
-    """Make `folder` this recipe's, or see that it already is.
+@contextmanager
+def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
+    """Within it `folder` is this recipe's, and no other process trains there.
 
-    Raises ValueError that names the differing settings where it holds a run of another recipe.
+    Raises ValueError that names the differing settings where it holds a run of another recipe, and
+    where another process trains in it.
     """
+    lock = FileLock(folder / LOCK)
     with first_process_first():
-        _claim(folder / "recipe.json", recipe)
+        if rank() == 0:
+            if folder.exists() and not folder.is_dir():
+                raise ValueError(f"{folder} is not a folder: choose another one to train in")
+            folder.mkdir(parents=True, exist_ok=True)
+            try:
+                lock.acquire(timeout=0)
+            except Timeout:
+                raise ValueError(
+                    f"another process is training in {folder}: wait for it to end, or choose "
+                    "another folder"
+                ) from None
+            try:
+                _claim(folder, recipe)
+            except BaseException:
+                lock.release()
+                raise
+    try:
+        yield
+    finally:
+        lock.release()  # in the first process; the others hold none
 
 
-def _claim(path: Path, recipe: Recipe) -> None:
-    if not path.exists():
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_text(path, json.dumps(recipe.to_dict(), indent=2) + "\n")
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    wanted = json.loads(json.dumps(recipe.to_dict()))
-    differing = [
-        f"{name}={found.get(name)!r}, not {wanted.get(name)!r}"
-        for name in wanted | found
-        if found.get(name) != wanted.get(name)
-    ]
-    if differing:
-        raise ValueError(
-            f"{path.parent} holds a run with {'; '.join(differing)}: "
-            "choose another folder to train in"
-        )
+def is_training(folder: Path) -> bool:
+    """Whether a process, on this machine or another with the same disk, is training in `folder`."""
+    if not folder.is_dir():
+        return False
+    lock = FileLock(folder / LOCK)
+    try:
+        with lock.acquire(timeout=0):
+            return False
+    except Timeout:
+        return True
+
+
+def _claim(folder: Path, recipe: Recipe) -> None:
+    path = folder / "recipe.json"
+    if path.exists():
+        found = read_recipe(path, {recipe.objective: type(recipe)})
+        checkpoint = folder / "checkpoint.pt"
+        step = read_checkpoint(checkpoint)["step"] if checkpoint.exists() else 0
+        mine, others = recipe.to_dict(), found.to_dict()
+        if mine == others:
+            return
+        if not recipe.continues(found, step):
+            differing = [
+                f"{name}={others[name]!r}, not {mine[name]!r}"
+                for name in mine
+                if others[name] != mine[name]
+            ]
+            raise ValueError(
+                f"{folder} holds a run with {'; '.join(differing)}: "
+                "choose another folder to train in"
+            )
+    write_text(path, json.dumps(recipe.to_dict(), indent=2) + "\n")
 
 
 def _without_sum(scored: nn.Module) -> Any:
@@ -253,20 +299,45 @@ def _without_sum(scored: nn.Module) -> Any:
 
 
 def _resume(
-    folder: Path, task: Task, optimizer: torch.optim.Optimizer
+    folder: Path, recipe: Recipe, task: Task, optimizer: torch.optim.Optimizer
 ) -> tuple[int, Tensor, list[Row]]:
     """The next step, the epoch's sums so far and the log; fills task and optimiser."""
     path = folder / "checkpoint.pt"
     if not path.exists():
         return 0, torch.zeros(1 + len(task.metrics)), []
-    state: dict[str, Any] = torch.load(path, map_location="cpu", weights_only=True)
+    state = read_checkpoint(path)
+    found = type(recipe)(**{k: v for k, v in state["recipe"].items() if k != "objective"})
+    if not recipe.continues(found, state["step"]):
+        raise ValueError(f"{path} is of a run with other settings; {_ANEW}")
     task.load_state_dict(state["task"])
     optimizer.load_state_dict(state["optimizer"])
     return state["step"], state["running"], state["log"]
 
 
+_ANEW = "delete it to train from the start again"
+_DIGEST = hashlib.sha256
+
+
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """The state that a `checkpoint.pt` holds, after a look at the digest at its end.
+
+    Raises ValueError where the file is damaged, or is no checkpoint of this library.
+    """
+    if not path.is_file():
+        raise ValueError(f"{path} is not a file; {_ANEW}")
+    content = path.read_bytes()
+    size = _DIGEST().digest_size
+    if len(content) <= size or _DIGEST(content[:-size]).digest() != content[-size:]:
+        raise ValueError(f"{path} is damaged, or of another version of this library; {_ANEW}")
+    state: dict[str, Any] = torch.load(
+        io.BytesIO(content[:-size]), map_location="cpu", weights_only=True
+    )
+    return state
+
+
 def _save(
     folder: Path,
+    recipe: Recipe,
     task: Task,
     optimizer: torch.optim.Optimizer,
     step: int,
@@ -277,16 +348,20 @@ def _save(
         return
     if log:
         write_text(folder / "log.csv", pd.DataFrame(log).to_csv(index=False))
-    state = {
-        "task": task.state_dict(),
-        "optimizer": optimizer.state_dict(),
-        "step": step,
-        "running": running,
-        "log": log,
-    }
-    part = folder / "checkpoint.pt.part"
-    torch.save(state, part)
-    os.replace(part, folder / "checkpoint.pt")
+    content = io.BytesIO()
+    torch.save(
+        {
+            "recipe": recipe.to_dict(),
+            "task": task.state_dict(),
+            "optimizer": optimizer.state_dict(),
+            "step": step,
+            "running": running,
+            "log": log,
+        },
+        content,
+    )
+    state = content.getvalue()
+    write_bytes(folder / "checkpoint.pt", state + _DIGEST(state).digest())
 
 
 def _snapshot(folder: Path, model: UnrolledModel, step: int) -> None:

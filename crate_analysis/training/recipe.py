@@ -6,6 +6,7 @@ import json
 import math
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -16,6 +17,7 @@ from torch import Tensor
 
 Optimizer = Literal["adamw", "lion"]
 Precision = Literal["fp32", "bf16"]
+Schedule = Literal["cosine", "trapezoid"]
 
 
 @dataclass(frozen=True)
@@ -41,7 +43,12 @@ class Recipe:
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
-    """Share of the steps over which the learning rate rises from 0; then a cosine takes it to 0."""
+    """Share of the steps over which the learning rate rises from 0."""
+    schedule: Schedule = "cosine"
+    """What follows: half a cosine to 0, or the full rate and then a line to 0. A trapezoid may be
+    made longer or shorter while it is at the full rate, and all steps so far stay the same."""
+    cooldown: float = 0.2
+    """Share of the steps, at the end, over which a trapezoid falls."""
     precision: Precision = "fp32"
     seed: int = 0
     """Of the first weights, the order of the pictures and how they are changed."""
@@ -55,6 +62,7 @@ class Recipe:
         for name, choices in (
             ("optimizer", get_args(Optimizer)),
             ("precision", get_args(Precision)),
+            ("schedule", get_args(Schedule)),
         ):
             if getattr(self, name) not in choices:
                 raise ValueError(f"{name}={getattr(self, name)!r} is not one of {choices}")
@@ -67,6 +75,11 @@ class Recipe:
             )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup={self.warmup} must be a share of the steps in [0, 1)")
+        if not 0 < self.cooldown <= 1 - self.warmup:
+            raise ValueError(
+                f"cooldown={self.cooldown} must be a share of the steps that warmup={self.warmup} "
+                "leaves, more than 0"
+            )
         if not self.learning_rate > 0:
             raise ValueError(f"learning_rate={self.learning_rate} must be more than 0")
 
@@ -81,10 +94,13 @@ class Recipe:
         return self.epochs * self.steps_per_epoch
 
     def learning_rate_at(self, step: int) -> float:
-        """The rate of a step, counted from 0: a line up to `warmup`, then half a cosine to 0."""
+        """The rate of a step, counted from 0: a line up to `warmup`, then as `schedule` says."""
         warmup = round(self.warmup * self.steps)
         if step < warmup:
             return self.learning_rate * (step + 1) / warmup
+        if self.schedule == "trapezoid":
+            left = (self.steps - step) / (self.cooldown * self.steps)
+            return self.learning_rate * min(1.0, left)
         done = (step - warmup) / (self.steps - warmup)
         return self.learning_rate * (1 + math.cos(math.pi * done)) / 2
 
@@ -92,9 +108,30 @@ class Recipe:
         """The weight decay of a step, where a group of parameters has any."""
         return self.weight_decay
 
+    @property
+    def constant_until(self) -> int:
+        """The step from which the end of the run changes what a step does; 0 for a cosine."""
+        return int((1 - self.cooldown) * self.steps) if self.schedule == "trapezoid" else 0
+
+    def continues(self, other: Recipe, step: int) -> bool:
+        """Whether a run of `other` that has done `step` steps has done what this recipe asks for.
+
+        So it is where they are alike, and of two trapezoids that differ in length alone as long as
+        neither has begun to fall.
+        """
+        ends = {"epochs", "warmup", "cooldown"}
+        mine, others = self.to_dict(), other.to_dict()
+        if mine == others:
+            return True
+        return (
+            step <= min(self.constant_until, other.constant_until)
+            and {name for name in mine if mine[name] != others.get(name)} <= ends
+            and round(self.warmup * self.steps) == round(other.warmup * other.steps)
+        )
+
     def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
         """The optimiser before its first step; a group may name a `weight_decay` of its own."""
-        kind = {"adamw": torch.optim.AdamW, "lion": Lion}[self.optimizer]
+        kind = {"adamw": partial(torch.optim.AdamW, fused=True), "lion": Lion}[self.optimizer]
         return kind(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
 
     def batch_indices(self, step: int) -> list[int]:
@@ -106,15 +143,17 @@ class Recipe:
     def generator(self, *purpose: int) -> torch.Generator:
         """Random numbers settled by the recipe's seed and what they are for.
 
-        1 is the order of the pictures, 2 flips, 3 views, 4 the weights of a projection head.
+        1 is the order of the pictures, 2 flips, 3 views, 4 the weights of a projection head, 5 which
+        patches are left out.
         """
         # torch's CPU generator takes in 32 bits of a seed only, so all are hashed to 32
         entropy = np.random.SeedSequence((self.seed, *purpose))
         return torch.Generator().manual_seed(int(entropy.generate_state(1)[0]))
 
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record, the inverse of `read_recipe`."""
-        return {"objective": self.objective, **asdict(self)}
+        """A record as JSON gives it back, the inverse of `read_recipe`."""
+        record: dict[str, Any] = json.loads(json.dumps(asdict(self)))
+        return {"objective": self.objective, **record}
 
 
 @dataclass(frozen=True)
@@ -132,6 +171,22 @@ class SupervisedRecipe(Recipe):
     classifier's) training starts from, as in fine-tuning; none for random ones."""
     label_smoothing: float = 0.1
     flip: bool = True
+    patch_dropout: float = 0.0
+    """Share of the patches that a step leaves out, others at each step, up to the last `cooldown`
+    of the steps, which see all (Liu et al. 2022, PatchDropout, arXiv 2208.07220)."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not 0 <= self.patch_dropout < 1:
+            raise ValueError(f"patch_dropout={self.patch_dropout} must be a share in [0, 1)")
+
+    def kept_patches(self, step: int, count: int) -> Tensor | None:
+        """Which of `count` patches, in order, a step sees; None for all."""
+        if not self.patch_dropout or step >= (1 - self.cooldown) * self.steps:
+            return None
+        kept = max(1, round((1 - self.patch_dropout) * count))
+        order = torch.randperm(count, generator=self.generator(5, step))
+        return order[:kept].sort().values
 
     def flip_at_random(self, images: Tensor, step: int, first: int = 0) -> Tensor:
         """Half the pictures mirrored left to right, chosen by seed, step and place in the batch.
@@ -148,13 +203,22 @@ class SupervisedRecipe(Recipe):
 def read_recipe(path: Path, kinds: Mapping[str, type[Recipe]]) -> Recipe:
     """The recipe that a run's `recipe.json` records; `kinds` are by their objective.
 
-    Raises ValueError where it was written by another version, with other settings.
+    Raises ValueError where it is damaged, or was written by another version, with other settings.
     """
-    record = json.loads(path.read_text(encoding="utf-8"))
+    anew = "choose another folder, or delete this one to train again"
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, IsADirectoryError):
+        raise ValueError(f"{path} is damaged; {anew}") from None
+    if not isinstance(record, dict):
+        raise ValueError(f"{path} holds no recipe; {anew}")
     objective = record.pop("objective", SupervisedRecipe.objective)
     if objective not in kinds:
         raise ValueError(f"{path}: there is no objective {objective!r}, only {', '.join(kinds)}")
     unknown = sorted(set(record) - {field.name for field in fields(kinds[objective])})
     if unknown:
         raise ValueError(f"{path} has settings of another version: {', '.join(unknown)}")
-    return kinds[objective](**record)
+    try:
+        return kinds[objective](**record)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"{path}: {error}; {anew}") from None

@@ -22,7 +22,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
         [_flat(json.loads(path.read_text(encoding="utf-8"))) for path in recipes]
     )
     differing = [name for name in settings if settings[name].nunique(dropna=False) > 1]
-    last = [_last(path.with_name("log.csv")) for path in recipes]
+    last = [last_entry(path.parent) for path in recipes]
     names = [path.parent.relative_to(folder).as_posix() for path in recipes]
     measured = pd.DataFrame(last, columns=list(dict.fromkeys(key for row in last for key in row)))
     return pd.concat(
@@ -40,5 +40,7 @@ def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
     return recipe | recipe.pop("overrides")
 
 
-def _last(log: Path) -> dict[Any, Any]:
+def last_entry(run: Path) -> dict[Any, Any]:
+    """The last row of a run's log; nothing where its first epoch is not over."""
+    log = run / "log.csv"
     return pd.read_csv(log).iloc[-1].to_dict() if log.exists() else {}

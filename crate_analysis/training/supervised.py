@@ -11,9 +11,9 @@ from jaxtyping import Float, Int64, UInt8
 from torch import Tensor
 
 from crate_analysis.distributed import rank, sum_over_processes, world_size
-from crate_analysis.models import UnrolledModel, build_model, load_model
+from crate_analysis.models import LayerState, UnrolledModel, build_model, load_model
 from crate_analysis.models.shapes import listing
-from crate_analysis.training.loop import Execution, Part, Task, claim, run
+from crate_analysis.training.loop import Execution, Part, Task, claimed, run
 from crate_analysis.training.pictures import CachedPictures, cached_pictures, classes_of
 from crate_analysis.training.recipe import SupervisedRecipe
 
@@ -45,9 +45,24 @@ class Classification(Task):
         images = self.recipe.flip_at_random(images, part.step, part.start)
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
-            logits = self.network(self.network.normalize(images)).float()
+            logits = self._logits(self.network.normalize(images), part.step).float()
         loss = F.cross_entropy(logits, labels, label_smoothing=self.recipe.label_smoothing)
         return loss, (logits.argmax(1) == labels).float().mean()[None]
+
+    def _logits(self, images: Tensor, step: int) -> Tensor:
+        """The network's answers, from the patches that this step sees."""
+        network = self.network
+        rows, columns = network.patch_grid(images)
+        kept = self.recipe.kept_patches(step, rows * columns)
+        if kept is None:
+            return network(images)
+        tokens = network.embed(images)
+        others = tokens.shape[1] - rows * columns  # such as [CLS], which stand first
+        seen = torch.cat([torch.arange(others), others + kept]).to(tokens.device)
+        tokens = tokens[:, seen]
+        for index, layer in enumerate(network.layers):
+            tokens = LayerState(index, tokens, layer).output
+        return network.classify(tokens)
 
     def evaluate(self) -> dict[str, float]:
         """Loss and accuracy on the split that the recipe watches."""
@@ -73,10 +88,10 @@ def train(
         )
     if recipe.start:
         start_from(model, recipe.start)
-    claim(folder, recipe)
-    pictures, held_out = cached_pictures(recipe, model.config.image_size, cache)
-    task = Classification(model, recipe, held_out)
-    return run(task, recipe, folder, pictures, execution or Execution())
+    with claimed(folder, recipe):
+        pictures, held_out = cached_pictures(recipe, model.config.image_size, cache)
+        task = Classification(model, recipe, held_out)
+        return run(task, recipe, folder, pictures, execution or Execution())
 
 
 def start_from(model: UnrolledModel, start: str) -> None:

@@ -160,7 +160,7 @@ def read_features(model: UnrolledModel, part: Labelled) -> dict[str, Float[Tenso
         images, _ = part.pictures.batch(part.indices[first : first + EVALUATION_BATCH])
         for state in bare.unroll(bare.normalize(images.to(device))):
             tokens = state.output
-        patches = tokens[:, 1:]
+        patches = tokens[:, bare.patches]
         normed = bare.classify(patches.flatten(0, 1)[:, None]).unflatten(0, patches.shape[:2])
         rows["cls"].append(bare.classify(tokens).cpu())
         rows["patches"].append(normed.mean(1).cpu())

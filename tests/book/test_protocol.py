@@ -36,7 +36,7 @@ class Protocol(NamedTuple):
 
 
 PROTOCOLS = {
-    "voc": Protocol("02-segmentation", "voc12", "creatures", "best-head IoU (mass)"),
+    "voc": Protocol("07-segmentation", "voc12", "creatures", "best-head IoU (mass)"),
     "coco": Protocol("11-detection", "coco2017", "creatures-scenes", "box AP50"),
 }
 
@@ -106,5 +106,5 @@ def test_damaged_pictures_are_listed(layout, runs):
     folder, _ = runs[layout, "folder"].result()
     cells = nbformat.read(folder / "out.ipynb", as_version=4).cells
     shown = str([cell.get("outputs") for cell in cells])
-    assert f"2 of {WHOLE + 2} pictures were left out" in shown
-    assert "cannot be read as a picture" in shown and "is missing" in shown
+    assert f"2 of {WHOLE + 2} images were left out" in shown
+    assert "cannot be read as an image" in shown and "is missing" in shown

@@ -1,6 +1,8 @@
+import subprocess
 import sys
 import warnings
 
+import psutil
 import pytest
 import torch
 from PIL import Image
@@ -13,13 +15,14 @@ from crate_analysis.measures import measure_layers
 from crate_analysis.probes import collect
 from crate_analysis.segmentation import (
     attention_iou,
-    baseline_iou,
-    baseline_scores,
     detect_objects,
     head_scores,
     location_prior,
+    mean_masks,
     read_results,
+    scores_with_rivals,
 )
+from crate_analysis.walk import Reading
 
 
 @pytest.fixture(scope="module")
@@ -76,7 +79,7 @@ def damaged(tmp_path):
     return load_dataset(f"folder:{tmp_path / 'pictures'}", image_size=36)
 
 
-LISTED = r"(?s)4 of 7 pictures were left out:\n  .*2\.png cannot be read.*\n  .*6\.png"
+LISTED = r"(?s)4 of 7 images were left out:\n  .*2\.png cannot be read.*\n  .*6\.png"
 
 
 def test_damaged_files_are_left_out_and_listed(damaged):
@@ -93,32 +96,30 @@ def test_damaged_files_are_left_out_and_listed(damaged):
 
 def test_without_a_picture_that_can_be_read_there_is_an_error(damaged):
     damaged.paths = damaged.paths[4:]
-    with pytest.raises(
-        ValueError, match=r"none of the 3 pictures can be read; the first: .*4\.png"
-    ):
+    with pytest.raises(ValueError, match=r"none of the 3 images can be read; the first: .*4\.png"):
         list(batches(damaged, 2))
 
 
 def test_measuring_goes_on_behind_a_damaged_file(damaged):
     model = load_model("crate-creatures")
     with pytest.warns(UserWarning, match=LISTED):
-        frame = measure_layers(model, damaged, batch_size=2, progress=False)
+        frame = measure_layers(model, damaged, reading=Reading(batch_size=2))
     assert frame.image.unique().tolist() == [0, 1, 3]
     assert frame["value"].notna().all()
-    whole = measure_layers(model, [damaged[index] for index in (0, 1)], progress=False)
+    whole = measure_layers(model, [damaged[index] for index in (0, 1)])
     assert frame[frame.image < 2]["value"].tolist() == whole["value"].tolist()
 
 
 def test_finding_objects_goes_on_behind_a_damaged_file(damaged, tmp_path):
     model = load_model("crate-creatures")
     with pytest.warns(UserWarning, match=LISTED):
-        found = detect_objects(model, damaged, tmp_path, batch_size=3, progress=False)
+        found = detect_objects(model, damaged, tmp_path, reading=Reading(batch_size=3))
     assert found.image.unique().tolist() == [0, 1, 3]
     (path,) = tmp_path.glob("*.jsonl")
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True)
     path.write_text("".join(lines[:4]), encoding="utf-8")  # stopped behind the damaged one
     with pytest.warns(UserWarning, match=LISTED):
-        again = detect_objects(model, damaged, tmp_path, batch_size=3, progress=False)
+        again = detect_objects(model, damaged, tmp_path, reading=Reading(batch_size=3))
     assert again.equals(found)
     with pytest.warns(UserWarning, match=LISTED):
         read_results(path)
@@ -155,7 +156,7 @@ def test_other_processes_read_the_same(damaged):
 def test_other_processes_draw_the_same(pictures):
     model = load_model("crate-creatures")
     here, there = (
-        measure_layers(model, pictures, batch_size=2, progress=False, workers=workers)
+        measure_layers(model, pictures, reading=Reading(batch_size=2, workers=workers))
         for workers in (0, 1)
     )
     assert there.equals(here)
@@ -179,7 +180,7 @@ def test_an_error_in_another_process_has_its_own_words(damaged):
     with pytest.raises(IndexError) as there:
         list(batches(damaged, 2, workers=1))
     assert str(there.value) == str(here.value)
-    assert "In a process that reads pictures" in there.value.__notes__[0]
+    assert "In a process that reads images" in there.value.__notes__[0]
 
 
 def test_a_list_is_read_where_it_is(pictures):
@@ -191,14 +192,14 @@ def test_a_list_is_read_where_it_is(pictures):
 @pytest.mark.parametrize(
     "measure",
     [
-        lambda model, data, **how: measure_layers(model, data, progress=False, **how),
-        lambda model, data, **how: collect(model, data, {"x": lambda s: s.tokens}, **how),
-        lambda model, data, **how: attention_iou(model, data, progress=False, **how),
-        lambda model, data, **how: baseline_iou(data, 6, 2, **how),
-        lambda model, data, **how: head_scores(model, data, progress=False, **how),
-        lambda model, data, **how: baseline_scores(data, 6, 2, {}, **how),
-        lambda model, data, **how: location_prior(data, 6, **how),
-        lambda model, data, **how: read_samples(data, **how),
+        lambda model, data, how: measure_layers(model, data, reading=how),
+        lambda model, data, how: collect(model, data, {"x": lambda s: s.tokens}, reading=how),
+        lambda model, data, how: attention_iou(model, data, reading=how),
+        lambda model, data, how: head_scores(model, data, reading=how),
+        lambda model, data, how: scores_with_rivals(model, data, data, reading=how),
+        lambda model, data, how: location_prior(data, (6, 6), reading=how),
+        lambda model, data, how: mean_masks(data, (6, 6), 2, reading=how),
+        lambda model, data, how: read_samples(data, how.workers),
     ],
 )
 def test_workers_are_passed_on(measure, pictures, monkeypatch):
@@ -210,5 +211,31 @@ def test_workers_are_passed_on(measure, pictures, monkeypatch):
 
     monkeypatch.setattr(sys.modules[LeftOutWarning.__module__], "attempts", here)
     model = build_model("crate_micro_patch6_72.creatures", dim=16, depth=1, heads=2).eval()
-    measure(model, pictures, workers=3)
-    assert asked == [3]
+    measure(model, pictures, Reading(workers=3))
+    assert set(asked) == {3}
+
+
+READ_ON = """
+from crate_analysis.datasets import batches, load_dataset
+
+if __name__ == "__main__":
+    for indices, _ in batches(load_dataset("creatures", limit=10**6), 1, workers=2):
+        print(indices, flush=True)
+"""
+
+
+def test_of_a_killed_run_no_process_is_left(tmp_path):
+    """Those that read belong to the server that they are forked from, and it to them."""
+    script = tmp_path / "read_on.py"
+    script.write_text(READ_ON)
+    run = subprocess.Popen([sys.executable, str(script)], stdout=subprocess.PIPE, text=True)
+    assert run.stdout is not None and run.stdout.readline() == "[0]\n"
+    others = psutil.Process(run.pid).children(recursive=True)
+    assert len([one for one in others if "forkserver" in " ".join(one.cmdline())]) == 3
+    run.kill()
+    run.wait()
+    run.stdout.close()
+    _, left = psutil.wait_procs(others, timeout=30)
+    for one in left:
+        one.kill()
+    assert not left

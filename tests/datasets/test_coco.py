@@ -86,8 +86,7 @@ def test_run_lengths_of_any_mask_come_back(tmp_path):
 
 NAN, FAR = float("nan"), 1e12
 DAMAGED = {
-    "no polygon": [],
-    "two corners": [[0, 0, 5, 3]],
+    "three numbers": [[0, 0, 5]],
     "half a corner": [[0, 0, 5, 3, 4, 4, 1]],
     "nested": [[[0, 0], [5, 3], [4, 4]]],
     "NaN": [[0, 0, NAN, 3, 4, 4]],
@@ -101,7 +100,12 @@ DAMAGED = {
     "a number": {"size": [6, 8], "counts": 7},
     "an empty string": {"size": [6, 8], "counts": ""},
     "no string of runs": {"size": [6, 8], "counts": "zzzz~~"},
-    "nothing": None,
+    "winding": [[0, 0, 8, 6] * 200],
+    "larger than any number": {"size": [6, 8], "counts": [float("inf"), 48]},
+    "no number": {"size": [6, 8], "counts": [NAN, 48]},
+    "halves": {"size": [6, 8], "counts": [6.5, 41.5]},
+    "cut off": {"size": [6, 8], "counts": "P"},
+    "without end": {"size": [6, 8], "counts": "P" * 1000},
 }
 
 
@@ -109,12 +113,10 @@ DAMAGED = {
 def test_a_malformed_annotation_takes_its_picture_along_and_no_other(tmp_path, unchecked, what):
     notes = [note(1, SQUARE), note(2, DAMAGED[what]), note(3, COLUMN, image=10)]
     dataset = load_dataset(write(tmp_path, notes, ["x.jpg", "y.jpg"]))
-    with pytest.raises(
-        UnreadableSampleError, match="damaged at annotation 2 of picture 9 "
-    ) as error:
+    with pytest.raises(UnreadableSampleError, match="damaged at annotation 2 of image 9 ") as error:
         dataset[0]
     assert "\n" not in str(error.value)
-    with pytest.warns(UserWarning, match=r"(?s)1 of 2 pictures were left out.*annotation 2"):
+    with pytest.warns(UserWarning, match=r"(?s)1 of 2 images were left out.*annotation 2"):
         assert [indices for indices, _ in batches(dataset, 2)] == [[1]]
 
 
@@ -130,10 +132,10 @@ def test_other_damage(tmp_path):
     Image.new("RGB", (6, 6)).save(tmp_path / "val2017" / "f.jpg")
     del dataset.images[4]["height"]
     for index, reason in {
-        0: "annotation 1 of picture 9 .there is no category 99",
-        1: "annotation 0 of picture 10 .no 'category_id'",
+        0: "annotation 1 of image 9 .there is no category 99",
+        1: "annotation 0 of image 10 .no 'category_id'",
         2: r"c\.jpg is missing",
-        4: "damaged at picture 13 .no 'height'",
+        4: "damaged at image 13 .no 'height'",
         5: r"f\.jpg is not 8 x 6 as annotated",
     }.items():
         with pytest.raises(UnreadableSampleError, match=reason) as error:

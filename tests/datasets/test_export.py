@@ -252,7 +252,7 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(FileNotFoundError, match=r"val_000001\.png is missing"):
         back[1]
     (tmp_path / "voc" / "ImageSets" / "Segmentation" / "val.txt").write_text("")
-    with pytest.raises(ValueError, match=r"val\.txt lists no pictures"):
+    with pytest.raises(ValueError, match=r"val\.txt lists no images"):
         load_dataset(f"voc:{tmp_path / 'voc'}")
 
 

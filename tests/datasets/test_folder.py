@@ -10,6 +10,7 @@ import torch
 from PIL import Image
 
 from crate_analysis.datasets import load_dataset
+from crate_analysis.datasets.sample import PassedOverWarning
 
 RED, GREEN = (255, 0, 0), (0, 255, 0)
 
@@ -22,17 +23,19 @@ def paint(path: Path, colour=RED, size=(8, 6)) -> None:
 def test_classes_are_folders(tmp_path):
     for name in ("wolf/b.png", "wolf/a.png", "cat/deep/x.png"):
         paint(tmp_path / "val" / name)
-    paint(tmp_path / "train" / "cat" / "y.png")
+    for name in ("wolf", "cat"):
+        paint(tmp_path / "train" / name / "y.png")
     (tmp_path / "val" / "wolf" / "notes.txt").write_text("no picture")
-    dataset = load_dataset(f"folder:{tmp_path}")
-    assert dataset.classes == ("cat", "wolf")
+    with pytest.warns(PassedOverWarning, match=r"val: passed over 1 files .* \(1 \.txt\)$"):
+        dataset = load_dataset(f"folder:{tmp_path}")
+    assert dataset.has_splits and dataset.classes == ("cat", "wolf")
     assert [Path(sample.path).name for sample in dataset] == ["x.png", "a.png", "b.png"]
     assert [sample.label for sample in dataset] == [0, 1, 1]
     sample = dataset[0]
     assert sample.image.shape == (3, 6, 8)
     assert sample.masks.shape == (0, 6, 8)
     assert sample.mask_names == ()
-    assert len(load_dataset(f"folder:{tmp_path}", "train")) == 1
+    assert len(load_dataset(f"folder:{tmp_path}", "train")) == 2
     with pytest.raises(FileNotFoundError, match=r"no split 'test' there, only train, val"):
         load_dataset(f"folder:{tmp_path}", "test")
 
@@ -40,11 +43,15 @@ def test_classes_are_folders(tmp_path):
 def test_without_splits_and_classes(tmp_path):
     paint(tmp_path / "b.png")
     paint(tmp_path / "a.jpg")
-    for split in ("train", "val"):
+    for split in ("val", "all"):
         dataset = load_dataset(f"folder:{tmp_path}", split)
         assert [sample.label for sample in dataset] == [None, None]
+        assert not dataset.has_splits
+    for split in ("train", "test", "dev"):  # the same images under two names would be compared
+        with pytest.raises(FileNotFoundError, match=rf"has no splits, so no split '{split}': all"):
+            load_dataset(f"folder:{tmp_path}", split)
     paint(tmp_path / "cat" / "c.png")
-    with pytest.raises(ValueError, match=r"pictures beside folders of pictures \(a\.jpg\)"):
+    with pytest.raises(ValueError, match=r"images beside folders of images \(a\.jpg\)"):
         load_dataset(f"folder:{tmp_path}")
 
 
@@ -111,7 +118,7 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
     dataset = load_dataset(f"folder:{tmp_path}")
     assert torch.equal(dataset[0].image[0], torch.full((6, 8), 255, dtype=torch.uint8))
     for index, name in ((1, "b.png"), (2, "c.png")):
-        with pytest.raises(ValueError, match=rf"{name} cannot be read as a picture .*replace") as e:
+        with pytest.raises(ValueError, match=rf"{name} cannot be read as an image .*replace") as e:
             dataset[index]
         assert "\n" not in str(e.value)
 
@@ -119,5 +126,5 @@ def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
 def test_missing_and_empty_folders(tmp_path):
     with pytest.raises(FileNotFoundError, match="nowhere is no folder: give the folder"):
         load_dataset(f"folder:{tmp_path}/nowhere")
-    with pytest.raises(ValueError, match="holds no pictures: put some there"):
+    with pytest.raises(ValueError, match="holds no images: put some there"):
         load_dataset(f"folder:{tmp_path}")

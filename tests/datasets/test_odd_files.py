@@ -81,7 +81,7 @@ def test_one_bad_file_never_ends_a_run(tmp_path):
     (tmp_path / "f.jpg").symlink_to(tmp_path / "nowhere.jpg")
     (tmp_path / "g.png").mkdir()  # a folder is no picture, whatever its name
     dataset = load_dataset(f"folder:{tmp_path}")
-    listed = r"(?s)4 of 9 pictures were left out:.*c\.png.*d\.jpg.*e\.png.*f\.jpg is missing"
+    listed = r"(?s)4 of 9 images were left out:.*c\.png.*d\.jpg.*e\.png.*f\.jpg is missing"
     with pytest.warns(UserWarning, match=listed):
         read = [Path(s.path).name for _, samples in batches(dataset, 3) for s in samples]
     assert read == ["a.png", "b.JPG", "größe 大.PNG", "h.png", "two words.Jpeg"]

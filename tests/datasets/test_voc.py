@@ -98,11 +98,11 @@ def damage(root):
 REASONS = {
     "b": r"b\.jpg is missing",
     "c": r"c\.png is missing",
-    "d": r"d\.png holds no palette indices but mode RGB",
+    "d": r"d\.png has pixels coloured 1,1,1, which is no class of VOC",
     "e": r"e\.png has class 21 of 20: name the classes in labelmap\.txt",
     "f": r"f\.jpg is not of the size of its masks, 2 x 2 pixels",
-    "g": r"g\.png cannot be read as a picture",
-    "h": r"h\.jpg cannot be read as a picture",
+    "g": r"g\.png cannot be read as an image",
+    "h": r"h\.jpg cannot be read as an image",
     "i": r"i\.png is missing",
     "j": r"j\.png is not of the size of its namesake",
 }
@@ -118,12 +118,12 @@ def test_what_is_wrong_with_one_picture_is_said_and_the_rest_read(voc):
             dataset[index]
         assert "\n" not in str(error.value)
         assert isinstance(error.value, MissingSampleError) == ("is missing" in reason)
-    with pytest.warns(UserWarning, match=r"(?s)9 of 10 pictures were left out:.*b\.jpg.*j\.png"):
+    with pytest.warns(UserWarning, match=r"(?s)9 of 10 images were left out:.*b\.jpg.*j\.png"):
         assert [indices for indices, _ in batches(dataset, 4)] == [[0]]
     by_class = load_dataset(f"voc:{voc}")
     with pytest.raises(UnreadableSampleError, match=REASONS["f"]):
         by_class[5]
-    with pytest.warns(UserWarning, match=r"7 of 10 pictures were left out"):
+    with pytest.warns(UserWarning, match=r"7 of 10 images were left out"):
         assert [i for indices, _ in batches(by_class, 4) for i in indices] == [0, 8, 9]
 
 

@@ -6,7 +6,7 @@ import pytest
 import torch
 from safetensors import safe_open
 
-from crate_analysis.measures import coding_rate, total_coding_rate
+from crate_analysis.measures import coding_rate, rate_reduction, total_coding_rate
 
 EPS2 = 0.01
 
@@ -107,3 +107,18 @@ def test_the_public_numbers(parity, name):
         z = reference[f"{layer}.projections"].unflatten(-1, (heads, -1)).transpose(1, 2)
         rates = coding_rate(z).double()
         torch.testing.assert_close(rates, reference[f"{layer}.coding_rate"], rtol=1e-4, atol=0)
+
+
+def test_rate_reduction_of_tokens_that_lie_in_orthogonal_subspaces():
+    # two tokens, one in each of two lines: R = 2 x 1/2 log(1 + 2 / (2 eps2)), and in each line one
+    # token of length 1 and one of length 0, R^c = 2 x 1/2 log(1 + 1 / (2 eps2))
+    z = torch.tensor([[[3.0, 0.0], [0.0, 0.5]]])
+    expected = math.log(1 + 1 / EPS2) - math.log(1 + 1 / (2 * EPS2))
+    subspaces = torch.eye(2).unsqueeze(-1)
+    assert rate_reduction(z, subspaces).item() == pytest.approx(expected, rel=1e-5)
+
+
+def test_rate_reduction_of_collapsed_tokens_is_lower():
+    subspaces = torch.eye(2).unsqueeze(-1)
+    spread, collapsed = torch.eye(2)[None], torch.eye(2)[:1].expand(1, 2, 2)
+    assert rate_reduction(spread, subspaces) > rate_reduction(collapsed, subspaces)

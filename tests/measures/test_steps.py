@@ -15,10 +15,12 @@ from crate_analysis.measures import (
     measure_layers,
     measured_gradient,
     rate_change,
+    turned,
     turned_cosine,
     with_length_of,
 )
 from crate_analysis.models import LayerState
+from crate_analysis.walk import Reading
 
 EPS2 = 0.01
 
@@ -169,7 +171,7 @@ def test_measured_gradient_leaves_no_trace_and_works_in_a_pass_over_pictures():
     agreement = {
         "cosine": lambda state: cosine(state.half - state.tokens, -measured_gradient(state))
     }
-    frame = measure_layers(model, pictures, agreement, batch_size=2, progress=False)
+    frame = measure_layers(model, pictures, agreement, reading=Reading(batch_size=2))
     assert frame.value.between(-1, 1).all() and (frame.value != 0).all()
     assert all(parameter.grad is None for parameter in model.parameters())
 
@@ -183,3 +185,12 @@ def test_rate_change_is_the_difference_of_the_rates():
         torch.testing.assert_close(rate_change(state, 0 * step), torch.zeros(2))
         short = with_length_of(-measured_gradient(state), 1e-3 * step)
         assert (rate_change(state, short) < 0).all()
+
+
+def test_a_turned_step_keeps_lengths_and_angles_and_loses_its_direction():
+    step = torch.randn(1, 6, 64)
+    other = turned(step, seed=3)
+    torch.testing.assert_close(other @ other.mT, step @ step.mT, rtol=1e-4, atol=1e-4)
+    assert cosine(step, other).abs().item() < 0.3
+    torch.testing.assert_close(other, turned(step, seed=3))
+    assert not torch.allclose(other, turned(step, seed=4))

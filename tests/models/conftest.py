@@ -16,6 +16,7 @@ TINY = {
     "crate-one-head": ModelConfig("crate", 16, 4, 12, 3, 1, 5),
     "crate-demo": ModelConfig("crate", 16, 4, 12, 3, 3, 5, projector_dim=12),
     "vit": ModelConfig("vit", 16, 4, 12, 3, 3, 5, "mhsa", "mlp"),
+    "vit-registers": ModelConfig("vit", 16, 4, 12, 3, 3, 5, "mhsa", "mlp", registers=2),
     "vit-backbone": ModelConfig("vit", 16, 4, 12, 3, 3, 0, "mhsa", "mlp"),
 }
 

@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from crate_analysis.models.crate import ISTA, Patches, SoftISTA, SubspaceAttention
+from crate_analysis.models.unrolled import merge_heads, softmax_rows
 
 
 def sigmoid(x: float) -> float:
@@ -16,7 +17,10 @@ def sigmoid(x: float) -> float:
 
 def apply(attention: SubspaceAttention, tokens: list[list[float]]) -> torch.Tensor:
     normed = torch.tensor([tokens])
-    return attention(normed, attention.project(normed))[0]
+    projections = attention.project(normed)
+    queries = attention.queries(normed, projections)
+    mixed = softmax_rows(queries, projections) @ attention.values(normed, projections)
+    return attention.to_out(merge_heads(mixed))[0]
 
 
 @torch.no_grad()

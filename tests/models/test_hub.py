@@ -16,7 +16,8 @@ from safetensors.torch import save_file
 from crate_analysis import load_model
 from crate_analysis.models import ARCHS, load_models, load_snapshots
 from crate_analysis.models.checkpoints import locate
-from crate_analysis.models.hub import fetch, repository
+from crate_analysis.models.hub import fetch
+from crate_analysis.specs import default_label, parse_spec
 
 COMMIT = "a" * 40
 OLDER = "b" * 40
@@ -160,12 +161,12 @@ def test_everything_that_takes_a_name_takes_the_hub_s(vit, cached):
     _, safetensors, _ = vit
     pointer = cached("timm/vit", "model.safetensors", safetensors)
     given = "hf:timm/vit@vit_test"
-    assert locate(given, None) == (pointer, "vit_test")
+    assert locate(parse_spec(given)) == pointer
     assert list(load_snapshots(given)) == []
     assert list(load_models([given])) == ["vit"]
     cached("other/vit", "model.safetensors", safetensors)
-    same = load_models([given, "hf:other/vit@vit_test"])
-    assert list(same) == [given, "hf:other/vit@vit_test"]
+    same = load_models([given, "other=hf:other/vit@vit_test"])
+    assert list(same) == ["vit", "other"]
 
 
 def test_safetensors_come_before_a_pickle(vit, build_tiny, cached, tmp_path):
@@ -185,7 +186,7 @@ def test_a_file_in_a_folder_and_a_revision(vit, build_tiny, cached, tmp_path):
     for revision in ("v1.0", OLDER):
         found = load_model(f"hf:a/b/torch/base.pth:{revision}@vit_test")
         assert_same_weights(found, build_tiny("vit", seed=1))
-        assert found.name == "b"
+        assert found.name == "base"
     assert fetch(f"hf:a/b/torch/base.pth:{COMMIT}").read_bytes() == pickled
 
 
@@ -272,9 +273,9 @@ def test_a_name_of_another_form_is_told_how(name):
     )
 
 
-def test_a_model_is_called_as_its_repository():
-    assert repository("hf:timm/vit_small_patch8_224.dino") == "vit_small_patch8_224.dino"
-    assert repository("hf:a/b/deep/model.safetensors:v1") == "b"
+def test_a_model_is_called_as_its_repository_or_its_file():
+    assert default_label("hf:timm/vit_small_patch8_224.dino") == "vit_small_patch8_224.dino"
+    assert default_label("hf:a/b/deep/model.safetensors:v1") == "b"
 
 
 def test_the_extra_is_named_where_it_is_missing(monkeypatch):

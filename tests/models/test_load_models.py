@@ -19,20 +19,15 @@ def files(tmp_path):
     return paths
 
 
-def test_models_are_called_by_their_stems(files):
-    models = load_models(files[:1])
-    assert list(models) == ["last"] and models["last"].name == "last"
-
-
-def test_equal_stems_are_told_apart_by_what_was_given(files):
-    models = load_models(files)
-    assert list(models) == files
+def test_models_are_called_by_their_labels(files):
+    models = load_models([files[0], f"mine={files[1]}"])
+    assert list(models) == ["a", "mine"] and models["mine"].name == "mine"
     assert not torch.equal(*(model.cls_token for model in models.values()))
 
 
-def test_naming_one_twice_or_none_is_refused(files):
-    with pytest.raises(ValueError, match="is named twice"):
-        load_models([files[0], files[0]])
+def test_two_of_one_label_are_refused_before_any_is_loaded():
+    with pytest.raises(ValueError, match=r"'x/a\.pth' and 'y/a\.pth' would both be called 'a'"):
+        load_models(["x/a.pth", "y/a.pth"])
     with pytest.raises(ValueError, match="no model is named"):
         load_models([])
 

@@ -9,11 +9,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from crate_analysis.models import crate as crate_module
+from crate_analysis.models import unrolled
 from crate_analysis.models.crate import CRATE, CrateLayer
 from crate_analysis.models.unrolled import resize_positions, weighted_values
 
-METHODS = ("normalize", "project", "attention_rows", "attend", "transform")
+METHODS = ("normalize", "project", "attend", "normalize_half", "encode", "decode")
 
 
 @pytest.fixture
@@ -144,34 +144,36 @@ def test_nothing_is_computed_before_it_is_read(build_tiny, images, calls):
     _ = state.projections, state.projections
     assert calls == {"normalize": 1, "project": 1}
     state.attention()
-    assert calls == {"normalize": 1, "project": 1, "attention_rows": 1}
+    assert calls == {"normalize": 1, "project": 1}
     _ = state.half, state.half
-    assert calls["attend"] == 1 and calls["transform"] == 0
+    assert calls == {"normalize": 1, "project": 1, "attend": 1}
     _ = state.output, state.output
     assert calls == {method: 1 for method in METHODS}
+    _ = state.normed_half, state.head_outputs  # which were let go of on the way
+    assert calls == {**{method: 1 for method in METHODS}, "normalize_half": 2}
 
 
 def test_layers_past_the_stop_are_never_computed(build_tiny, images, calls):
     for state in build_tiny("crate").unroll(images):
         if state.index == 1:
             break
-    assert calls == {"normalize": 1, "project": 1, "attend": 1, "transform": 1}  # layer 0 alone
+    assert calls == {method: 1 for method in METHODS}  # layer 0 alone
 
 
 def test_the_last_layer_waits_to_be_read(build_tiny, images, calls):
     for _ in build_tiny("crate").unroll(images):
         pass
-    assert calls["attend"] == calls["transform"] == 2  # of three layers
+    assert calls == {method: 2 for method in METHODS}  # of three layers
 
 
 def test_a_forward_pass_computes_each_layer_once(build_tiny, images, calls):
     build_tiny("crate")(images)
-    assert calls == {"normalize": 3, "project": 3, "attend": 3, "transform": 3}
+    assert calls == {method: 3 for method in METHODS}
 
 
 def test_the_full_attention_matrix_is_built_only_when_asked_for(build_tiny, images, monkeypatch):
     shapes = []
-    original = crate_module.softmax_rows
+    original = unrolled.softmax_rows
 
     def recorded(queries, keys):
         rows = original(queries, keys)
@@ -179,7 +181,7 @@ def test_the_full_attention_matrix_is_built_only_when_asked_for(build_tiny, imag
         return rows
 
     state = next(build_tiny("crate").unroll(images))
-    monkeypatch.setattr(crate_module, "softmax_rows", recorded)
+    monkeypatch.setattr(unrolled, "softmax_rows", recorded)
     state.attention()
     assert shapes == [(2, 3, 1, 17)]
 
@@ -210,7 +212,7 @@ def test_weighted_values_are_softmax_rows_times_values(dtype, close):
 def test_a_picture_of_another_size_has_its_own_grid(model):
     images = torch.randn(2, 3, 24, 8)
     assert model.patch_grid(images) == (6, 2)
-    assert next(model.unroll(images)).tokens.shape == (2, 13, 12)
+    assert next(model.unroll(images)).tokens.shape == (2, 13 + model.config.registers, 12)
     assert model(images).isfinite().all()
 
 
@@ -308,3 +310,148 @@ def test_an_mlp_has_no_dictionary(build_tiny, kind, images):
     with pytest.raises(ValueError, match="MLP in place of ISTA, and so no dictionary; take"):
         _ = state.sparse_coding
     assert state.normed_half.shape == state.half.shape
+
+
+# --- states are read-only ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "name", ["index", "tokens", "projections", "half", "codes", "output", "patches", "other"]
+)
+def test_a_state_is_read_only_and_names_edits(build_tiny, images, name):
+    state = next(build_tiny("crate").unroll(images))
+    for _ in range(2):  # also once it was computed
+        with pytest.raises(AttributeError, match=f"{name}.*unroll.images, edits="):
+            setattr(state, name, torch.zeros(1))
+        _ = state.output
+    with pytest.raises(AttributeError, match=f"{name}.*edits="):
+        delattr(state, name)
+
+
+# --- what each stage hands on -----------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_head_outputs_are_what_the_output_map_sees(model, images):
+    for state in model.unroll(images):
+        normed = literal_norm(model, state)
+        values = literal_values(model, state.index, normed)
+        torch.testing.assert_close(state.normed, normed)
+        torch.testing.assert_close(state.head_outputs, state.attention(None) @ values)
+        merged = state.head_outputs.transpose(1, 2).flatten(2)
+        if model.config.heads > 1:
+            merged = output_map(model, state.index)(merged)
+        torch.testing.assert_close(state.half, state.tokens + merged)
+
+
+def literal_norm(model, state):
+    layer = model.layers[state.index]
+    norm = layer.attention.norm if model.config.family == "crate" else layer.norm1
+    return F.layer_norm(state.tokens, norm.normalized_shape, norm.weight, norm.bias, norm.eps)
+
+
+def literal_values(model, index, normed):
+    layer, heads = model.layers[index], model.config.heads
+    qkv = layer.attention.fn.qkv if model.config.family == "crate" else layer.attn.qkv
+    values = qkv(normed).chunk(3, -1)[2] if model.config.attention == "mhsa" else qkv(normed)
+    return torch.stack(values.chunk(heads, -1), 1)
+
+
+def output_map(model, index):
+    layer = model.layers[index]
+    return layer.attention.fn.to_out if model.config.family == "crate" else layer.attn.proj
+
+
+@torch.no_grad()
+def test_codes_are_what_the_second_half_writes(model, images):
+    config = model.config
+    for state in model.unroll(images):
+        if config.nonlinearity != "mlp":
+            assert state.codes is state.output and not state.has_residual
+            continue
+        layer = model.layers[state.index]
+        mlp = layer.nonlinearity.fn if config.family == "crate" else layer.mlp
+        hidden = F.gelu(state.normed_half @ mlp.fc1.weight.T + mlp.fc1.bias)
+        assert hidden.shape[-1] == 4 * config.dim and state.has_residual
+        torch.testing.assert_close(state.codes, hidden)
+        wrote = hidden @ mlp.fc2.weight.T + mlp.fc2.bias
+        torch.testing.assert_close(state.output, state.half + wrote)
+
+
+# --- which tokens ask -------------------------------------------------------------------------
+
+
+@torch.no_grad()
+@pytest.mark.parametrize(
+    ("query", "rows"),
+    [
+        (None, range(17)),
+        (slice(None), range(17)),
+        (slice(-2, None), [15, 16]),
+        (slice(8, 2, -3), [8, 5]),
+        (slice(14, 99), [14, 15, 16]),
+        (0, [0]),
+        (5, [5]),
+        (-1, [16]),
+        ([3, 0, -1, 3], [3, 0, 16, 3]),
+        ([torch.tensor(4), True + 1], [4, 2]),
+    ],
+)
+@pytest.mark.parametrize("kind", ["crate", "vit"], indirect=True)
+def test_every_way_to_ask_keeps_the_axis_of_queries(unchecked, model, images, query, rows):
+    state = next(model.unroll(images))
+    full = torch.stack([state.attention(slice(n, n + 1))[:, :, 0] for n in range(17)], 2)
+    found = state.attention(query)
+    assert found.shape == (2, 3, len(rows), 17)
+    torch.testing.assert_close(found, full[:, :, list(rows)])
+
+
+@pytest.mark.parametrize(
+    ("query", "error", "message"),
+    [
+        (17, ValueError, "query=17: there is no token 17 among 17"),
+        (-18, ValueError, "there is no token -18 among 17"),
+        ([0, 99], ValueError, r"query=\[0, 99\]: there is no token 99"),
+        ([], ValueError, r"query=\[\] names no token"),
+        (slice(17, 30), ValueError, "leaves none of the 17 tokens"),
+        (slice(5, 5), ValueError, "leaves none"),
+        ((0, 1), TypeError, r"query=\(0, 1\) is not a slice, a token"),
+        (torch.tensor([0, 1]), TypeError, "is not a slice"),
+        (1.0, TypeError, r"query=1\.0 is not a slice"),
+        ("0", TypeError, "query='0' is not a slice"),
+        (True, TypeError, "query=True is not a slice"),
+        ([0, False], TypeError, "is not a slice"),
+        (..., TypeError, "is not a slice"),
+        ([[0]], TypeError, "is not a slice"),
+    ],
+)
+def test_anything_else_is_no_query_and_never_another_axis(
+    unchecked, build_tiny, images, query, error, message
+):
+    state = next(build_tiny("crate").unroll(images))
+    with pytest.raises(error, match=message):
+        state.attention(query)
+
+
+# --- registers --------------------------------------------------------------------------------
+
+
+@torch.no_grad()
+def test_registers_stand_after_cls_without_a_position(build_tiny, images):
+    plain, model = build_tiny("vit"), build_tiny("vit-registers")
+    model.load_state_dict(plain.state_dict(), strict=False)
+    state = next(model.unroll(images))
+    assert state.tokens.shape == (2, 1 + 2 + 16, 12)
+    assert model.patches == state.patches == slice(3, None)
+    without = plain.embed(images)
+    assert torch.equal(state.tokens[:, state.patches], without[:, 1:])
+    assert torch.equal(state.tokens[:, 0], without[:, 0])
+    assert torch.equal(state.tokens[:, 1:3], model.register_tokens.expand(2, -1, -1))
+    assert plain.patches == slice(1, None)
+
+
+def test_only_a_vit_has_registers(build_tiny):
+    with pytest.raises(ValueError, match="registers=2, but a crate model has none"):
+        build_tiny("crate").config.override(registers=2)
+    with pytest.raises(ValueError, match="registers=-1 must be a whole number"):
+        build_tiny("vit").config.override(registers=-1)

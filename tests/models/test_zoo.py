@@ -82,10 +82,10 @@ def test_snapshots_of_another_layout_are_read_as_their_model_is(tmp_path):
     arch = "crate_micro_patch6_72.creatures"  # its four heads are not in the weights
     weights = build_model(arch).state_dict()
     (tmp_path / "snapshots").mkdir()
-    for name in ("end.pth", "snapshots/step-5.pth"):
+    for name in ("mine.pth", "snapshots/step-5.pth"):
         torch.save({"state_dict": weights}, tmp_path / name)
-    [(step, model)] = load_snapshots(f"{tmp_path / 'end.pth'}@{arch}")
-    assert (step, model.name, model.config.heads) == (5, "end", 4)
+    [(step, model)] = load_snapshots(f"{tmp_path / 'mine.pth'}@{arch}")
+    assert (step, model.name, model.config.heads) == (5, "mine", 4)
 
 
 def test_snapshots_of_a_model_that_is_not_there():

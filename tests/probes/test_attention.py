@@ -44,7 +44,7 @@ def test_deeper_layers_are_not_computed(model, images, monkeypatch):
         raise AssertionError("computed a layer that nobody asked for")
 
     monkeypatch.setattr(model.layers[1], "normalize", fail)
-    monkeypatch.setattr(model.layers[0], "transform", fail)
+    monkeypatch.setattr(model.layers[0], "encode", fail)
     cls_attention(model, images, layer=0)
 
 

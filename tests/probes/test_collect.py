@@ -4,6 +4,7 @@ import torch
 from crate_analysis import build_model, load_dataset
 from crate_analysis.datasets import stack_images
 from crate_analysis.probes import cls_attention, collect, papers_layer, patch_features
+from crate_analysis.walk import Reading
 
 READERS = {
     "attention": lambda state: state.attention()[:, :, 0, 1:],
@@ -23,7 +24,7 @@ def pictures():
 
 
 def test_all_that_was_asked_for_in_the_order_of_the_pictures(model, pictures):
-    found = collect(model, pictures, READERS, batch_size=2)
+    found = collect(model, pictures, READERS, reading=Reading(batch_size=2))
     images = model.normalize(stack_images(list(pictures)))
     assert found["attention"].shape == (5, 3, 2, 64)
     for layer in range(3):
@@ -36,7 +37,9 @@ def test_all_that_was_asked_for_in_the_order_of_the_pictures(model, pictures):
 
 def test_chosen_layers_come_in_the_order_asked_for(model, pictures):
     whole = collect(model, pictures, READERS)["projections"]
-    some = collect(model, pictures, READERS, layers=[-1, 0], limit=3)["projections"]
+    some = collect(model, pictures, READERS, layers=[-1, 0], reading=Reading(limit=3))[
+        "projections"
+    ]
     torch.testing.assert_close(some, whole[:3, [2, 0]])
 
 
@@ -54,7 +57,7 @@ def test_wrong_requests(model, pictures):
         collect(model, pictures, READERS, layers=[3])
     with pytest.raises(ValueError, match="layers is empty"):
         collect(model, pictures, READERS, layers=[])
-    with pytest.raises(ValueError, match="'mean' gave 1 rows for 5 pictures"):
+    with pytest.raises(ValueError, match="'mean' gave 1 rows for 5 images"):
         collect(model, pictures, {"mean": lambda s: s.tokens.mean(0, keepdim=True)})
 
 

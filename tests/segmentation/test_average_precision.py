@@ -14,6 +14,7 @@ from crate_analysis import load_dataset
 from crate_analysis.datasets import Sample, SampleDataset, export_coco
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.datasets.sample import UnreadableSampleError
+from crate_analysis.measures import run_interval
 from crate_analysis.segmentation import (
     baseline_objects,
     best_overlaps,
@@ -134,6 +135,57 @@ def test_best_overlaps():
     assert frame.loc[[1, 2], ["box", "mask"]].to_numpy().max() == 0
 
 
+# --- equal scores, and several runs ---------------------------------------------------------------
+
+WRONG = box(30, 40, 0, 10)
+
+
+def ap50(predictions, dataset, **options):
+    frame = coco_average_precision(predictions, dataset, resamples=5, **options)
+    return frame.set_index(["kind", "metric"]).value["box", "AP50"]
+
+
+@pytest.mark.parametrize("where", ["two images", "one image"])
+def test_equal_scores_count_in_every_order(where):
+    """Right before wrong scores 1, wrong before right 1/2; the order they come in says nothing."""
+    dataset = [picture(A), picture()]
+    right, wrong = (0, 1.0, A), (1 if where == "two images" else 0, 1.0, WRONG)
+    found = [ap50(predict(*rows), dataset, orders=200) for rows in ((right, wrong), (wrong, right))]
+    assert found == pytest.approx([0.75, 0.75], abs=0.05)
+    turned = [picture(), picture(A)]
+    rows = [(1 - image, score, mask) for image, score, mask in (right, wrong)]
+    assert ap50(predict(*rows), turned, orders=200) == pytest.approx(0.75, abs=0.05)
+    assert ap50(predict(right, (*wrong[:1], 0.5, WRONG)), dataset) == pytest.approx(1)
+
+
+def test_the_same_numbers_every_time():
+    rows = [(i, 1 / rank, mask) for i in range(6) for rank, mask in ((1, A), (2, WRONG))]
+    frames = [coco_average_precision(predict(*rows), [picture(A, B)] * 6) for _ in range(2)]
+    pd.testing.assert_frame_equal(*frames)
+
+
+def test_several_runs_have_an_interval_over_runs_and_images():
+    dataset = [picture(A)] * 12
+    runs = [predict(*[(i, 1 - i / 100, A) for i in range(n)]) for n in (6, 7, 8)]
+    [alone] = (
+        coco_average_precision(runs[:1], dataset).query("kind == 'box' & metric == 'AP50'").value
+    )
+    assert alone == ap50(runs[0], dataset)
+    frame = coco_average_precision(runs, dataset).set_index(["kind", "metric"])
+    row = frame.loc["box", "AP50"]
+    each = [ap50(run, dataset) for run in runs]
+    assert row.value == pytest.approx(np.mean(each))
+    narrow = run_interval(each)
+    assert row.low < narrow.low < narrow.high < row.high
+    everywhere = [predict(*[(i, 1 - i / 100, A) for i in range(12)])] * 3
+    frame = coco_average_precision(everywhere, dataset)
+    assert np.allclose(frame[["value", "low", "high"]], 1)
+    with pytest.raises(ValueError, match="there are no predictions"):
+        coco_average_precision([], dataset)
+    with pytest.raises(ValueError, match="orders=0 must be at least 1"):
+        coco_average_precision(runs, dataset, orders=0)
+
+
 # --- what the truth leaves open -----------------------------------------------------------------
 
 
@@ -235,7 +287,7 @@ def test_a_part_of_the_truth_keeps_its_indices():
 
 def test_a_damaged_picture_counts_nowhere_and_shifts_no_other():
     dataset = Pictures(picture(A), None, picture(B), picture())
-    with pytest.warns(UserWarning, match=r"1 of 4 pictures were left out:\n  picture 1 is damaged"):
+    with pytest.warns(UserWarning, match=r"1 of 4 images were left out:\n  picture 1 is damaged"):
         truth = true_objects(dataset)
     assert list(truth.sizes) == [0, 2, 3]
     predictions = predict((0, 1.0, A), (2, 1.0, B))
@@ -264,7 +316,9 @@ class Crowded(SampleDataset):
     def __getitem__(self, index):
         sample = self.scenes[index]
         masks, crowds = sample.masks[:-1], sample.masks[-1:]
-        return replace(sample, masks=masks, mask_names=sample.mask_names[:-1], crowds=crowds)
+        return replace(
+            sample, masks=masks, mask_names=sample.mask_names[:-1], part_of=(), crowds=crowds
+        )
 
 
 @pytest.mark.parametrize("crowded", [False, True])

@@ -26,6 +26,7 @@ from crate_analysis.segmentation import (
     write_coco_results,
 )
 from crate_analysis.segmentation.detection import find_objects
+from crate_analysis.walk import Reading
 
 SIZE = 72
 
@@ -45,7 +46,7 @@ def scenes():
 @pytest.fixture(scope="module")
 def whole(model, scenes, tmp_path_factory):
     folder = tmp_path_factory.mktemp("results")
-    frame = detect_objects(model, scenes, folder, layers=[0, -1], batch_size=3, progress=False)
+    frame = detect_objects(model, scenes, folder, layers=[0, -1], reading=Reading(batch_size=3))
     [path] = folder.glob("*.jsonl")
     return path, frame
 
@@ -74,14 +75,14 @@ def test_a_run_goes_on_behind_the_last_whole_line(model, scenes, whole, tmp_path
     seen = []
     draw = type(scenes).__getitem__
     monkeypatch.setattr(type(scenes), "__getitem__", lambda s, i: seen.append(i) or draw(s, i))
-    again = detect_objects(model, scenes, tmp_path, layers=[0, -1], batch_size=3, progress=False)
+    again = detect_objects(model, scenes, tmp_path, layers=[0, -1], reading=Reading(batch_size=3))
     fingerprint, cut_now = seen[: len(scenes)], seen[len(scenes) :]
     assert fingerprint == list(range(len(scenes))) and cut_now == [3, 4, 5, 6]
     pd.testing.assert_frame_equal(again, frame)
     assert cut.read_text() == path.read_text()
 
     seen.clear()
-    detect_objects(model, scenes, tmp_path, layers=[0, -1], progress=False)
+    detect_objects(model, scenes, tmp_path, layers=[0, -1])
     assert seen == fingerprint
 
 
@@ -94,11 +95,11 @@ def test_two_workers_read_and_cut_the_same(model, scenes, whole, tmp_path, monke
 
     for module in ("segmentation.detection", "datasets.batches"):
         monkeypatch.setattr(import_module(f"crate_analysis.{module}"), "attempts", watched)
-    detect_objects(model, scenes, tmp_path, layers=[0, -1], workers=2, progress=False)
+    detect_objects(model, scenes, tmp_path, layers=[0, -1], reading=Reading(workers=2))
     [path] = tmp_path.glob("*.jsonl")
     assert path.read_text() == whole[0].read_text()
     assert asked == [2]
-    baselines = baseline_objects(scenes, 6, workers=2)
+    baselines = baseline_objects(scenes, 6, reading=Reading(workers=2))
     assert asked == [2, 2] and set(baselines.image) == set(range(len(scenes)))
     pd.testing.assert_frame_equal(baselines, baseline_objects(scenes, 6))
 
@@ -106,13 +107,13 @@ def test_two_workers_read_and_cut_the_same(model, scenes, whole, tmp_path, monke
 @pytest.mark.parametrize("workers", [0, 2])
 def test_baselines_say_what_is_wrong_with_the_pictures(scenes, workers):
     with pytest.raises(ValueError, match="72 x 72 pixels, which patch_size=5 does not divide"):
-        baseline_objects(scenes, 5, workers=workers)
+        baseline_objects(scenes, 5, reading=Reading(workers=workers))
     with pytest.raises(ValueError, match="the data set is empty"):
-        baseline_objects([], 6, workers=workers)
+        baseline_objects([], 6, reading=Reading(workers=workers))
 
 
 def test_objects_are_found_without_a_file_too(model, scenes, whole):
-    found = find_objects(model, scenes, layers=[0, -1], batch_size=3)
+    found = find_objects(model, scenes, layers=[0, -1], reading=Reading(batch_size=3))
     pd.testing.assert_frame_equal(found, whole[1])
 
 
@@ -122,7 +123,7 @@ from crate_analysis import load_dataset, load_model
 from crate_analysis.segmentation import detect_objects
 torch.set_num_threads(1)
 scenes = load_dataset("creatures-scenes", "dev", 72, limit=60)
-detect_objects(load_model("crate-creatures"), scenes, sys.argv[1], progress=False, batch_size=4)
+detect_objects(load_model("crate-creatures"), scenes, sys.argv[1], reading=Reading(batch_size=4))
 """
 
 
@@ -155,8 +156,8 @@ def test_a_file_is_written_by_one_run_at_a_time(model, scenes, whole, tmp_path):
     lock = FileLock(f"{tmp_path / path.name}.lock")
     message = f"another run is writing .*{path.name}; wait until it has ended"
     with lock, pytest.raises(RuntimeError, match=message):
-        detect_objects(model, scenes, tmp_path, layers=[0, -1], batch_size=3, progress=False)
-    again = detect_objects(model, scenes, tmp_path, layers=[0, -1], batch_size=3, progress=False)
+        detect_objects(model, scenes, tmp_path, layers=[0, -1], reading=Reading(batch_size=3))
+    again = detect_objects(model, scenes, tmp_path, layers=[0, -1], reading=Reading(batch_size=3))
     pd.testing.assert_frame_equal(again, frame)
 
 
@@ -165,11 +166,11 @@ def test_another_request_goes_to_another_file(model, scenes, whole, tmp_path):
     other = build_model("crate_micro_patch6_72.creatures", dim=32, depth=3, heads=2).eval()
     other.name = "runs/a b@arch"
     for network, tau in ((model, 0.15), (model, 0.2), (other, 0.15)):
-        detect_objects(network, scenes, tmp_path, layers=[0], tau=tau, progress=False)
+        detect_objects(network, scenes, tmp_path, layers=[0], tau=tau)
     names = sorted(path.name for path in tmp_path.glob("*.jsonl"))
     assert len(names) == 3 and len([name for name in names if name.startswith("runs-a-b-")]) == 1
     with pytest.raises(ValueError, match="layer 3 does not exist"):
-        detect_objects(model, scenes, tmp_path, layers=[3], progress=False)
+        detect_objects(model, scenes, tmp_path, layers=[3])
 
 
 def test_nothing_found_is_an_empty_frame(model, tmp_path, monkeypatch):
@@ -178,7 +179,7 @@ def test_nothing_found_is_an_empty_frame(model, tmp_path, monkeypatch):
         for layer in blind.layers:
             layer.attention.fn.qkv.weight.zero_()
     scenes = load_dataset("creatures-scenes", "dev", SIZE, limit=2)
-    frame = detect_objects(blind, scenes, tmp_path, progress=False)
+    frame = detect_objects(blind, scenes, tmp_path)
     assert frame.empty and list(frame.columns) == [
         "image",
         "layer",

@@ -14,16 +14,16 @@ from crate_analysis.datasets import Sample, SampleDataset
 from crate_analysis.models import UnrolledModel
 from crate_analysis.probes import cls_attention
 from crate_analysis.segmentation import (
+    Scoring,
     agreement_intervals,
     attention_iou,
     attention_mask,
-    baseline_scores,
     choose_heads,
     head_agreement,
     head_scores,
-    location_prior,
     to_pixels,
 )
+from crate_analysis.walk import Reading
 
 PATCH = 2
 # an animal of 6 of 16 patches: two of body, one of head, three of legs
@@ -46,6 +46,7 @@ class Drawn(SampleDataset):
             masks=torch.from_numpy(np.stack(planes)),
             mask_names=("animal", "body", "head", "legs"),
             path=str(index),
+            part_of=(None, 0, 0, 0),
         )
 
 
@@ -79,7 +80,9 @@ class Planted(UnrolledModel):
 @pytest.fixture(scope="module")
 def planted():
     # 90 % of the mass of three equal patches needs all three
-    return head_scores(Planted(), Drawn(), 0.9, within=["animal"], batch_size=4, progress=False)
+    return head_scores(
+        Planted(), Drawn(), Scoring(0.9, within=("image", "object")), reading=Reading(batch_size=4)
+    )
 
 
 def test_a_planted_head_is_perfect_and_chosen(planted):
@@ -87,7 +90,7 @@ def test_a_planted_head_is_perfect_and_chosen(planted):
     assert len(at) == 2 * len(Drawn())
     assert (at[["iou", "average_precision"]] == 1).all(axis=None)
     chosen = choose_heads(planted).set_index(["within", "mask"])
-    for within in ("picture", "animal"):
+    for within in ("image", "object"):
         row = chosen.loc[within, "legs"]
         assert (row.layer, row["head"], row.average_precision) == (0, 2, 1)
 
@@ -96,34 +99,40 @@ def test_a_flat_head_scores_the_share(planted):
     flat = planted[(planted.layer == 0) & (planted["head"] == 0)]
     assert flat.average_precision.to_numpy() == pytest.approx(flat.share.to_numpy())
     shares = flat.groupby(["within", "mask"]).share.mean()
-    assert shares["picture", "legs"] == pytest.approx(3 / 16)
-    assert shares["animal", "legs"] == pytest.approx(3 / 6)
-    assert ("animal", "animal") not in shares.index
+    assert shares["image", "legs"] == pytest.approx(3 / 16)
+    assert shares["object", "legs"] == pytest.approx(3 / 6)
+    assert ("object", "animal") not in shares.index
 
 
 def test_to_find_the_animal_is_no_merit_within_it(planted):
     """The sharp head is as good as none at telling body from head, though it avoids both."""
     at = planted[(planted.layer == 0) & (planted["head"] == 2)].groupby(["within", "mask"])
     scores = at.average_precision.mean()
-    assert scores["picture", "animal"] == pytest.approx(3 / 6 * 1 + 3 / 6 * 6 / 16)
-    assert scores["animal", "body"] == pytest.approx(2 / 6)  # all of it at the last threshold
+    assert scores["image", "animal"] == pytest.approx(3 / 6 * 1 + 3 / 6 * 6 / 16)
+    assert scores["object", "body"] == pytest.approx(2 / 6)  # all of it at the last threshold
 
 
-def test_only_what_lies_within_counts_of_a_mask_that_sticks_out():
-    frame = head_scores(Planted(), Drawn(), within=["legs"], progress=False)
-    inside = frame[frame.within == "legs"]
-    assert set(inside["mask"]) == {"animal"}  # body and head have no pixel there
-    assert (inside[["share", "average_precision"]] == 1).all(axis=None)
+def test_only_what_lies_within_counts_of_a_part_that_sticks_out():
+    """A part of two patches, one of them outside of its object."""
+    whole, part = torch.zeros(2, 8, 8, dtype=torch.bool)
+    whole[:4, :4] = part[:2, 2:6] = True
+    image = torch.zeros(3, 8, 8, dtype=torch.uint8)
+    sample = Sample(image, None, torch.stack([part, whole]), ("a", "b"), "", part_of=(1, None))
+    scoring = Scoring(within=("object",))
+    rows = scoring.score(scoring.truth([sample], [0], (4, 4)), torch.zeros(1, 1, 4, 4))
+    assert rows[["place", "share"]].to_numpy().tolist() == [[0, 1 / 4]]
 
 
 def test_scores_are_those_of_the_plain_measures():
     torch.manual_seed(0)
     model = build_model("crate_micro_patch6_72.creatures", dim=32, depth=2, patch_size=12).eval()
     pictures = load_dataset("creatures", "dev", 72, limit=5)
-    frame = head_scores(model, pictures, within=["animal"], batch_size=2, progress=False)
-    plain = attention_iou(model, pictures, rules=["mass"], progress=False)
+    frame = head_scores(
+        model, pictures, Scoring(within=("image", "object")), reading=Reading(batch_size=2)
+    )
+    plain = attention_iou(model, pictures, rules=["mass"])
     keys = ["layer", "image", "mask", "head"]
-    here = frame[frame.within == "picture"].set_index(keys).iou.sort_index()
+    here = frame[frame.within == "image"].set_index(keys).iou.sort_index()
     pd.testing.assert_series_equal(here, plain.set_index(keys).iou.sort_index())
 
     from sklearn.metrics import average_precision_score
@@ -137,77 +146,34 @@ def test_scores_are_those_of_the_plain_measures():
         for name, mask in zip(sample.mask_names, sample.masks.flatten(1).numpy(), strict=True):
             for head, score in enumerate(scores):
                 expected = average_precision_score(mask, score)
-                got = found.average_precision["picture", 1, index, name, head]
+                got = found.average_precision["image", 1, index, name, head]
                 assert got == pytest.approx(expected, abs=1e-5)
                 if name != "animal":
                     expected = average_precision_score(mask[animal], score[animal])
-                    got = found.average_precision["animal", 1, index, name, head]
+                    got = found.average_precision["object", 1, index, name, head]
                     assert got == pytest.approx(expected, abs=1e-5)
                     lit = bright[head] & animal
                     expected = (lit & mask).sum() / (lit | mask).sum()
-                    assert found.iou["animal", 1, index, name, head] == pytest.approx(expected)
+                    assert found.iou["object", 1, index, name, head] == pytest.approx(expected)
 
 
-def test_the_location_prior_is_the_mean_mask():
-    prior = location_prior(Drawn(), PATCH, batch_size=4)
-    assert list(prior) == ["animal", "body", "head", "legs"]
-    expected = torch.zeros(4, 4)
-    expected[1:3, 1] = 0.5
-    torch.testing.assert_close(prior["head"], expected)
-
-
-def test_the_location_prior_takes_its_shares_of_what_counts():
-    """Half of the head's patch is undecided in one picture of six: 2.5 of 5.5 patches are head."""
-    samples = [Drawn()[index] for index in range(6)]
-    void = torch.zeros(8, 8, dtype=torch.bool)
-    void[2:3, 2:4] = True
-    samples[0] = replace(samples[0], void=void)
-    prior = location_prior(samples, PATCH)["head"]
-    assert prior[1, 1].item() == pytest.approx(2.5 / 5.5)
-    assert prior[2, 1].item() == pytest.approx(3 / 6)
-
-
-def test_baselines_know_where_parts_are_and_what_patches_allow():
-    priors = location_prior(Drawn(), PATCH)
-    frame = baseline_scores(Drawn(), PATCH, heads=200, priors=priors, within=["animal"])
-    means = frame.groupby(["model", "within", "mask"])[["iou", "average_precision"]].mean()
-    # patches are whole here, so the ceiling is perfect
-    assert (means.loc["patch ceiling"] == 1).all(axis=None)
-    # the head lies in either of two patches
-    prior = means.loc["location prior", "picture", "head"]
-    assert prior.tolist() == pytest.approx([1 / 2, 1 / 2])
-    # within the animal, legs are in the other one
-    # or, where the animal is moved, in neither
-    assert means.average_precision["location prior", "animal", "head"] == pytest.approx(3 / 4)
-    # one patch of 16 at a random rank r has average precision 1 / r
-    harmonic = sum(1 / rank for rank in range(1, 17)) / 16
-    chance = means.average_precision["random maps", "picture", "head"]
-    assert chance == pytest.approx(harmonic, abs=0.03)
-
-
-def test_pictures_without_masks_are_refused(tmp_path):
+def test_images_without_masks_are_refused(tmp_path):
     from PIL import Image
 
     Image.new("RGB", (72, 72)).save(tmp_path / "a.png")
-    pictures = load_dataset(f"folder:{tmp_path}")
-    for score in (
-        lambda: location_prior(pictures, 6),
-        lambda: head_scores(build_model("crate_micro_patch6_72.creatures"), pictures),
-        lambda: baseline_scores(pictures, 6, 4, {}),
-    ):
-        with pytest.raises(ValueError, match="the data set has no masks to compare with"):
-            score()
+    model = build_model("crate_micro_patch6_72.creatures")
+    with pytest.raises(ValueError, match="the data set has no masks to compare with"):
+        head_scores(model, load_dataset(f"folder:{tmp_path}"))
 
 
-def test_wrong_requests():
-    with pytest.raises(
-        ValueError, match="no mask lies within 'anmal'; the masks here are animal, "
-    ):
-        head_scores(Planted(), Drawn(), within=["anmal"], progress=False)
-    with pytest.raises(ValueError, match="8 x 8 pixels, which patch_size=3 does not divide"):
-        location_prior(Drawn(), 3)
-    with pytest.raises(ValueError, match="priors are on 2 x 2 patches and these pictures on 4 x 4"):
-        baseline_scores(Drawn(), PATCH, 1, location_prior(Drawn(), 4))
+def test_wrong_requests(unchecked):
+    whole = [replace(Drawn()[0], part_of=())] * 2
+    with pytest.raises(ValueError, match=r"no mask is part of another one here"):
+        head_scores(Planted(), whole, Scoring(within=("image", "object")))
+    with pytest.raises(ValueError, match="within='animal' is not one of image, object"):
+        Scoring(within=("animal",))
+    with pytest.raises(ValueError, match=r"keep=1.2 must be a share in \(0, 1\]"):
+        Scoring(keep=1.2)
     none = {"none": np.zeros((2, 2), dtype=bool)}
     with pytest.raises(ValueError, match="pairs 'none' hold no entry"):
         agreement_intervals(np.zeros((1, 4, 2)), np.array([0, 0, 1, 1]), none)
@@ -215,7 +181,7 @@ def test_wrong_requests():
 
 def test_the_head_with_the_highest_mean_is_chosen_and_the_first_of_equals():
     frame = pd.DataFrame(
-        [("a", "picture", "legs", layer, head, image, score)
+        [("a", "image", "legs", layer, head, image, score)
          for layer, head, scores in [(0, 0, (0.2, 0.4)), (0, 1, (0.9, 0.1)), (1, 0, (0.6, 0.4))]
          for image, score in enumerate(scores)],
         columns=["model", "within", "mask", "layer", "head", "image", "average_precision"],

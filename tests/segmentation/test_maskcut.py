@@ -119,3 +119,21 @@ def test_public_outputs(parity, number):
         features, expected = file.get_tensor("features"), file.get_tensor("masks")
     found = maskcut(features, tuple(config["grid"]), config["n_masks"], config["tau"])
     assert torch.equal(found, expected[expected.flatten(1).any(1)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1e-30, 1e-12, 1e12, 1e30, 1e37])
+def test_the_scale_of_features_does_not_matter(scale, dtype):
+    features = torch.randn(100, 8, generator=torch.Generator().manual_seed(0)).to(dtype)
+    features[25:60] += 3
+    expected = maskcut(features, (10, 10))
+    assert len(expected) and torch.equal(maskcut(features * scale, (10, 10)), expected)
+    own = torch.rand(100, 1, generator=torch.Generator().manual_seed(1)).to(dtype) + 0.5
+    assert torch.equal(maskcut(features * own * scale, (10, 10)), expected)
+
+
+def test_a_patch_of_zeros_is_like_no_other():
+    features = torch.randn(100, 8, generator=torch.Generator().manual_seed(0))
+    features[7] = 0
+    for scale in (1.0, 1e30):
+        assert torch.equal(maskcut(features * scale, (10, 10)), maskcut(features, (10, 10)))

@@ -12,10 +12,11 @@ from crate_analysis.segmentation import (
     average_precision,
     best_head_iou,
     centre_attention,
+    head_iou,
     patch_ceiling,
-    random_attention,
     to_pixels,
 )
+from crate_analysis.segmentation.masks import overlap
 
 
 def grid(rows):
@@ -97,9 +98,6 @@ def test_baselines_know_nothing_of_the_picture():
     centre = centre_attention(5, 7)
     assert centre.argmax() == 2 * 7 + 3
     torch.testing.assert_close(centre, centre.flip(0, 1))
-    noise = random_attention((2, 3, 4, 4), torch.Generator().manual_seed(0))
-    assert torch.equal(noise, random_attention((2, 3, 4, 4), torch.Generator().manual_seed(0)))
-    assert noise.min() >= 0 and noise.max() < 1
 
 
 def test_ceiling_marks_patches_that_are_half_covered():
@@ -171,3 +169,52 @@ def test_average_precision_refuses_what_it_cannot_rank():
         average_precision(cells([[math.nan, 1]]), cells([[1, 0]]), cells([1, 1]))
     with pytest.raises(ValueError, match="truth holds pixels that do not count"):
         average_precision(cells([[0, 1]]), cells([[2, 0]]), cells([1, 1]))
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf"), -float("inf"), -0.1])
+def test_what_is_no_attention_is_refused(bad):
+    maps = torch.full((1, 2, 2), 0.25)
+    maps[0, 1, 1] = bad
+    for rule in ("mass", "entries"):
+        with pytest.raises(ValueError, match="attention holds NaN, infinite or negative entries"):
+            attention_mask(maps, 0.6, rule)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
+@pytest.mark.parametrize("scale", [1.0, 1e-4, "largest"])
+def test_the_scale_of_a_map_does_not_matter(dtype, scale):
+    maps = torch.tensor([[0.5, 0.375], [0.0625, 0.0625]], dtype=dtype)
+    scaled = maps * (torch.finfo(dtype).max if scale == "largest" else scale)
+    for rule in ("mass", "entries"):
+        assert torch.equal(attention_mask(scaled, 0.6, rule), attention_mask(maps, 0.6, rule))
+    assert not attention_mask(torch.zeros(2, 2, dtype=dtype)).any()
+
+
+@pytest.mark.parametrize(
+    ("masks", "truth", "message"),
+    [
+        ((2, 3, 4, 4), (1, 2, 4, 4), "masks are of 2 images of 4 x 4 pixels and truth of 1 images"),
+        ((1, 3, 4, 4), (2, 2, 4, 4), "masks are of 1 images of 4 x 4 pixels and truth of 2 images"),
+        ((2, 3, 4, 4), (2, 2, 1, 4), "and truth of 2 images of 1 x 4 pixels"),
+        ((2, 3, 4, 4), (2, 2, 8, 8), "and truth of 2 images of 8 x 8 pixels"),
+    ],
+)
+@pytest.mark.parametrize("measure", [head_iou, best_head_iou])
+def test_images_that_do_not_match_are_refused(measure, masks, truth, message, unchecked):
+    empty = [torch.ones(shape, dtype=torch.bool) for shape in (masks, truth)]
+    with pytest.raises(ValueError, match=message):
+        measure(*empty)
+    with pytest.raises(ValueError, match="and ignored of 3 images"):
+        measure(empty[0], empty[0], torch.zeros(3, 4, 4, dtype=torch.bool))
+
+
+def test_each_mask_may_have_pixels_of_its_own_that_count():
+    scores, truth = cells([[4.0, 3, 2, 1]]), cells([[1.0, 0, 1, 0], [0, 1, 0, 0]])
+    own = cells([[1.0, 0, 1, 1], [0, 1, 1, 0]])
+    expected = [
+        average_precision(scores, truth[:, [k]], own[:, k])[0, 0, 0].item() for k in range(2)
+    ]
+    assert average_precision(scores, truth, own)[0, 0].tolist() == pytest.approx(expected)
+    assert expected == pytest.approx([1.0, 1.0])
+    masks = cells([[1.0, 1, 1, 0]])
+    assert overlap(masks, truth, own)[0, 0].tolist() == pytest.approx([1.0, 1 / 2])

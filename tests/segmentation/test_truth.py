@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from crate_analysis.datasets import Sample
-from crate_analysis.segmentation import Truth, best_head_iou, head_iou, patch_ceiling
+from crate_analysis.segmentation import Scoring, Truth, best_head_iou, head_iou, patch_ceiling
 
 VOID, CROWD = "v", "c"
 IMAGE = torch.zeros(3, 4, 4, dtype=torch.uint8)
@@ -71,16 +71,19 @@ def test_a_crowd_over_an_object_leaves_the_rest_of_it():
 
 
 def test_share_and_average_precision_leave_them_out():
-    truth = Truth([draw(ANIMAL, "a")], [0], (2, 2))
+    scoring = Scoring(keep=0.8)
     maps = torch.tensor([[[[0.9, 0.1], [0.5, 0.1]]]])
-    row = truth.score(maps, maps > 0.4).iloc[0]
+    row = scoring.score(scoring.truth([draw(ANIMAL, "a")], [0], (2, 2)), maps).iloc[0]
     assert row["share"] == pytest.approx(4 / 14)
     # patch by patch: 3 of 3 pixels, then 1 of 3 more; recall 3/4 at precision 1, 1 at 4/6
     assert row.average_precision == pytest.approx(3 / 4 * 1 + 1 / 4 * 4 / 6)
     assert row.iou == pytest.approx(2 / 3)
+    # of the first patch's attention 3/4 lie on the animal and as much counts, of the second's 1/4
+    counted = 0.9 * 3 / 4 + 0.5 * 3 / 4 + 0.1 * 2
+    assert row.attention == pytest.approx((0.9 * 3 / 4 + 0.5 * 1 / 4) / counted)
 
 
-def test_within_a_region_they_count_as_little():
+def test_within_an_object_they_count_as_little():
     parts = "aabb aabb .... ...."
     leg = plane(parts, "a")
     sample = Sample(
@@ -90,12 +93,14 @@ def test_within_a_region_they_count_as_little():
         ("animal", "leg"),
         "by hand",
         void=plane("v..v .... .... ....", "v"),
+        part_of=(None, 0),
     )
-    truth = Truth([sample], [0], (2, 2), within=["animal"])
-    frame = truth.score(torch.zeros(1, 1, 2, 2), heads("10 00")).set_index(["within", "mask"])
-    assert frame.loc[("animal", "leg"), "share"] == pytest.approx(3 / 6)
-    assert frame.loc[("picture", "leg"), "share"] == pytest.approx(3 / 14)
-    assert frame.loc[("animal", "leg"), "iou"] == 1
+    scoring = Scoring(within=("image", "object"))
+    truth = scoring.truth([sample], [0], (2, 2))
+    frame = scoring.score(truth, torch.tensor([[[[1.0, 0], [0, 0]]]])).set_index(["within", "mask"])
+    assert frame.loc[("object", "leg"), "share"] == pytest.approx(3 / 6)
+    assert frame.loc[("image", "leg"), "share"] == pytest.approx(3 / 14)
+    assert frame.loc[("object", "leg"), "iou"] == 1
 
 
 def test_a_mask_that_is_undecided_altogether_has_no_row():
@@ -114,7 +119,7 @@ def test_a_mask_that_is_undecided_altogether_has_no_row():
     everything = Sample(
         IMAGE, None, hidden.masks[:1], ("a",), "x", void=torch.ones(4, 4, dtype=torch.bool)
     )
-    assert Truth([everything], [0], (2, 2)).score(torch.zeros(1, 1, 2, 2), masks[:, :1]).empty
+    assert Scoring().score(Truth([everything], [0], (2, 2)), torch.ones(1, 1, 2, 2)).empty
 
 
 def test_the_ceiling_takes_patches_of_which_half_of_what_counts_is_in_the_mask():

@@ -153,7 +153,7 @@ def test_damaged_pictures_are_left_out(tmp_path):
         paint(tmp_path / split / "blue", BLUE, 6)
         paint(tmp_path / split / "red", RED, 6)
         (tmp_path / split / "blue" / "00.png").write_text("no picture")
-    with pytest.warns(LeftOutWarning, match=r"1 of 12 pictures were left out:\n.*00\.png"):
+    with pytest.warns(LeftOutWarning, match=r"1 of 12 images were left out:\n.*00\.png"):
         splits = load_splits(f"folder:{tmp_path}", 16, 8, 4, 12, tmp_path / "cache")
     assert len(splits.val.indices) == len(splits.train.indices) + len(splits.dev.indices) == 11
     images, labels = splits.val.pictures.batch(list(range(11)))

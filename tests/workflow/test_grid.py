@@ -96,12 +96,12 @@ def test_checkpoints_are_the_models_that_are_files(grids, notebook):
         ({"models": [[]]}, r"models: \[\] is neither a name nor a list of names"),
         ({"model": ["one"]}, "key 'model' is unknown: did you mean 'models'"),
         ({"notebooks": {}}, "notebooks is empty"),
-        ({"notebooks": ["02-segmentation"]}, "notebooks must be a mapping"),
-        ({"notebooks": {"02-segmentatio": {}}}, "did you mean '02-segmentation'"),
-        ({"notebooks": {"02-segmentation": {"kep": 1}}}, "'kep' is unknown: did you mean 'keep'"),
-        ({"notebooks": {"02-segmentation": {"seed": 1}}}, "seed is set by the grid; take it out"),
-        ({"notebooks": {"03-models-and-data": {}}}, "parameter 'models' is unknown"),
-        ({"notebooks": {"02-segmentation": "nowhere.yml"}}, "no parameter file nowhere.yml"),
+        ({"notebooks": ["07-segmentation"]}, "notebooks must be a mapping"),
+        ({"notebooks": {"02-segmentatio": {}}}, "did you mean '07-segmentation'"),
+        ({"notebooks": {"07-segmentation": {"kep": 1}}}, "'kep' is unknown: did you mean 'keep'"),
+        ({"notebooks": {"07-segmentation": {"seed": 1}}}, "seed is set by the grid; take it out"),
+        ({"notebooks": {"01-models-and-data": {}}}, "parameter 'models' is unknown"),
+        ({"notebooks": {"07-segmentation": "nowhere.yml"}}, "no parameter file nowhere.yml"),
     ],
 )
 def test_what_is_wrong_is_named_in_one_line(grids, notebook, changes, message):

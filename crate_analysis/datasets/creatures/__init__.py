@@ -3,6 +3,15 @@
 from .animal import PARTS
 from .chance import SPLITS
 from .dataset import Creatures, ExoticCreatures
+from .mixed import CoatCreatures, PartCreatures
 from .scenes import CreatureScenes
 
-__all__ = ["PARTS", "SPLITS", "CreatureScenes", "Creatures", "ExoticCreatures"]
+__all__ = [
+    "PARTS",
+    "SPLITS",
+    "CoatCreatures",
+    "CreatureScenes",
+    "Creatures",
+    "ExoticCreatures",
+    "PartCreatures",
+]

@@ -34,6 +34,25 @@ class Body(NamedTuple):
         ears = (self.ear_far, self.ear_near)
         return (self.trunk, self.head, *self.legs_far, *self.legs_near, *ears, *tail)
 
+    def turned(self, angle: float, centre: complex) -> Body:
+        """The whole animal turned about a point, by radians; positive lowers the head."""
+        way = rect(1, angle)
+
+        def turn(chain: Chain) -> Chain:
+            return chain._replace(points=[centre + (p - centre) * way for p in chain.points])
+
+        far, near = ((turn(one), turn(other)) for one, other in (self.legs_far, self.legs_near))
+        return Body(
+            trunk=turn(self.trunk),
+            head=turn(self.head),
+            legs_far=far,
+            legs_near=near,
+            ear_far=turn(self.ear_far),
+            ear_near=turn(self.ear_near),
+            tail=None if self.tail is None else turn(self.tail),
+            turn=self.turn * way,
+        )
+
 
 def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
     """An animal in a drawn pose, or at rest where `rng` is None."""
@@ -41,10 +60,13 @@ def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
     def spread(low: float, high: float) -> float:
         return (low + high) / 2 if rng is None else between(rng, low, high)
 
+    def turn_by(most: float) -> float:
+        return plan.limber * spread(-most, most)
+
     trunk, trunk_radii = _points(plan.trunk)
     neck, neck_radii = _points(plan.neck)
     girth = spread(0.93, 1.07)
-    tilt = spread(-0.10, 0.10)
+    tilt = turn_by(0.10)
     centre = sum(trunk) / len(trunk)
     moved = complex(centre.real, centre.imag * (1 - spread(0.0, 0.06)))
 
@@ -56,13 +78,13 @@ def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
     nape = [carry(neck[0]) + (point - neck[0]) * swing for point in neck]
 
     size = spread(0.95, 1.08)
-    pitch = plan.pitch + tilt + spread(-0.30, 0.30)
+    pitch = plan.pitch + tilt + turn_by(0.30)
     turn = rect(1, pitch)
     skull = nape[-1] + turn * plan.skull * (0.45 - 0.15j)
     length, drop, nose = plan.muzzle
     muzzle = skull + turn * size * complex(plan.skull * 0.55 + length, drop)
 
-    lean = plan.ear_angle + spread(-0.22, 0.22)
+    lean = plan.ear_angle + turn_by(0.22)
     ears = []
     for side in (0.22, -0.26):
         way = -1j * rect(1, side * 0.9 - lean) * plan.ear_length / (len(plan.ear) - 1)
@@ -84,7 +106,7 @@ def draw_body(plan: Plan, rng: np.random.Generator | None) -> Body:
     tail = None
     if plan.tail:
         root = carry(trunk[0] + trunk_radii[0] * (-0.80 - 0.35j))
-        tail = _tail(plan, root, tilt + spread(-0.35, 0.35), spread(0.5, 1.5))
+        tail = _tail(plan, root, tilt + turn_by(0.35), spread(0.5, 1.5))
     return Body(
         trunk=Chain(
             [*map(carry, trunk), *nape], [girth * r for r in trunk_radii] + neck_radii, 0.11

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import numpy as np
 
-# The purposes of an item's streams; the exotic family has its own, so that it shares no picture
-# with the first one, not even a background.
+# The purposes of an item's streams; each family has its own, so that it shares no picture with
+# another one, not even a background. Animals of mixed parts draw everything that must not tell of
+# the rest from a stream of its own.
 STAGE, ANIMALS, PLACES, EXOTIC_STAGE, EXOTIC_ANIMALS = range(5)
+MIXED_STAGE, MIXED_PLACES, MIXED_PARTS, MIXED_COATS, MIXED_POSES, MIXED_FUR = range(5, 11)
 # A training is watched on "dev", so that what is reported on the others was never looked at.
 SPLITS = {"train": 0, "val": 1, "test": 2, "dev": 3}
 

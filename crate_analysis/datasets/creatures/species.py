@@ -49,6 +49,7 @@ class Plan:
     tail_length: float = 0.0
     tail_angle: float = 0.0  # at the base, from straight back, radians, positive hangs
     tail_curl: float = 0.0  # how far it turns up towards the tip, radians
+    limber: float = 1.0  # how widely trunk, head, ears and tail turn, as a multiple
 
 
 class Palette(NamedTuple):

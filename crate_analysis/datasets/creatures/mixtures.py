@@ -1,0 +1,65 @@
+"""Animals of mixed parts: one trunk, and two variants each of ears, legs, tail and muzzle.
+
+All stand on the cat's plan: trunk, neck, skull and the places where legs, ears and tail begin are
+one and the same. What is mixed is taken from the plans of `species`. Any coat goes with any parts.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import product
+
+from . import species
+from .species import Leg, Plan
+
+VARIANTS = {
+    "ears": ("cat", "hare"),
+    "legs": ("grazer", "bear"),
+    "tail": ("cat", "hare"),
+    "muzzle": ("cat", "boar"),
+}
+"""For each part that varies, whose it may be; the first is 0 and the second 1 in `PART_BITS`."""
+PATTERNS = ("plain", "stripes", "spots", "patches")
+PALETTES = ("amber", "ash", "umber", "slate")
+
+PART_BITS = tuple(product((0, 1), repeat=len(VARIANTS)))
+"""For each class of parts its variants, in the order of `VARIANTS`."""
+PART_CLASSES = tuple(
+    " ".join(
+        f"{owners[bit]}-{part}" for (part, owners), bit in zip(VARIANTS.items(), bits, strict=True)
+    )
+    for bits in PART_BITS
+)
+COATS = tuple(product(PATTERNS, PALETTES))
+"""For each class of coats its pattern and palette."""
+COAT_CLASSES = tuple(f"{palette} {pattern}" for pattern, palette in COATS)
+
+
+def _mixed(bits: tuple[int, ...]) -> Plan:
+    """The cat's plan with the parts that the bits ask for."""
+    base = species.PLANS["cat"]
+    ears, legs, tail, muzzle = (
+        species.PLANS[owners[bit]] for owners, bit in zip(VARIANTS.values(), bits, strict=True)
+    )
+
+    def leg(place: Leg, shape: Leg) -> Leg:
+        return replace(shape, joint=place.joint, stride=place.stride)
+
+    return replace(
+        base,
+        neck_swing=(-0.45, 0.85),
+        limber=2.0,
+        ear=ears.ear,
+        ear_length=ears.ear_length,
+        ear_angle=ears.ear_angle,
+        front=leg(base.front, legs.front),
+        hind=leg(base.hind, legs.hind),
+        tail=tail.tail,
+        tail_length=tail.tail_length,
+        tail_angle=tail.tail_angle,
+        tail_curl=tail.tail_curl,
+        muzzle=muzzle.muzzle,
+    )
+
+
+PLANS = {name: _mixed(bits) for name, bits in zip(PART_CLASSES, PART_BITS, strict=True)}

@@ -1,0 +1,89 @@
+"""Choosing a layer or a head without looking at the images that it is scored on."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+
+NUMBERS = ("share", "iou", "attention", "average_precision", "others", "image_specific", "value")
+"""Columns that hold values and are not what a row is of."""
+BY = ("model", "maps", "rule", "within", "measure")
+"""Within which a choice is made, where a frame has these columns."""
+
+
+def cross_fit(
+    frame: pd.DataFrame,
+    choose: str | Sequence[str],
+    value: str = "iou",
+    by: Sequence[str] | None = None,
+    seed: int | None = None,
+) -> pd.DataFrame:
+    """Choose on one half of the images, score on the other, both ways.
+
+    The best of several layers or heads is best by luck too; scored on the images that it was
+    chosen on, it is too good. Here every image is scored by the choice of the half that it is not
+    in, so that the mean over images is the average of both ways.
+
+    Parameters
+    ----------
+    frame : with a column `image`, the columns of `choose` and values, such as those of
+        `best_heads`, `head_scores` or `measure_layers`.
+    choose : the columns that are chosen, such as ``"layer"`` or ``["layer", "head"]``: the entries
+        with the highest mean of `value` over images (of equals the first). The mean over an
+        image's rows comes first.
+    by : columns within whose entries each choice is made anew, such as ``["model", "mask"]``;
+        default model, maps, rule, within and measure, where the frame has them.
+    seed : the halves are every other image and the rest, in the order of their indices; with a
+        seed, random halves.
+
+    Returns a row for each entry of `by` and image: the columns of `by`, image, half (0 or 1, of the
+    image), the columns of `choose` as chosen on the other half, and the mean of each column of
+    values that the frame has. `mean_interval` of one entry's rows is its statement.
+
+    Raises ValueError for a column that the frame lacks, and where a half has no value to choose by.
+
+    >>> import pandas as pd
+    >>> two = {"image": [0, 0, 1, 1], "layer": [0, 1, 0, 1], "iou": [0.2, 0.4, 0.3, 0.1]}
+    >>> cross_fit(pd.DataFrame(two), "layer")
+       image  half  layer  iou
+    0      0     0      0  0.2
+    1      1     1      1  0.1
+    """
+    chosen = [choose] if isinstance(choose, str) else list(choose)
+    keys = [name for name in BY if name in frame and name not in chosen] if by is None else list(by)
+    missing = [name for name in ("image", *chosen, value, *keys) if name not in frame]
+    if missing:
+        raise ValueError(f"the frame has no column {missing[0]!r}; it has {', '.join(frame)}")
+    values = [name for name in dict.fromkeys([*NUMBERS, value]) if name in frame]
+    means = frame.groupby([*keys, *chosen, "image"], sort=False)[values].mean().reset_index()
+    half = _halves(means["image"].to_numpy(), seed)
+    means = means.assign(half=means["image"].map(half))
+    scored = []
+    for ours in (0, 1):
+        here, there = means[means.half == ours], means[(means.half != ours) & means[value].notna()]
+        ranked = there.groupby([*keys, *chosen], sort=False)[value].mean().reset_index()
+        ranked = ranked.sort_values(value, ascending=False, kind="stable")
+        best = (ranked.drop_duplicates(keys) if keys else ranked[:1])[[*keys, *chosen]]
+        wanted, known = (
+            set(part[keys].itertuples(index=False, name=None)) for part in (here, best)
+        )
+        if wanted - known or best.empty:
+            of = ", ".join(map(str, min(wanted - known, key=str, default=())))
+            raise ValueError(
+                f"one half of the images has no {value}{of and ' of '}{of} to choose by; "
+                "take more images"
+            )
+        scored.append(here.merge(best, on=[*keys, *chosen]))
+    order = [*keys, "image", "half", *chosen, *values]
+    found = pd.concat(scored, ignore_index=True)[order]
+    return found.sort_values([*keys, "image"], kind="stable", ignore_index=True)
+
+
+def _halves(images: np.ndarray, seed: int | None) -> dict[int, int]:
+    """The half of each image."""
+    different = np.unique(images)
+    if seed is not None:
+        different = np.random.default_rng(seed).permutation(different)
+    return {image: place % 2 for place, image in enumerate(different.tolist())}

@@ -1,0 +1,38 @@
+"""How `make lab` runs JupyterLab: from the repository's root, and saving a chapter leaves no trace.
+
+A chapter is saved as it is committed: without outputs, widgets and what the kernel calls itself,
+and with the cells tagged `hide-input` collapsed, whichever were open. Executed copies, which are no
+part of a pair, are saved as they are.
+"""
+
+from pathlib import Path
+from typing import Any
+
+KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
+KEPT = ("tags", "lines_to_next_cell")
+"""What is kept of a cell's metadata: the tags, and how jupytext spaces the pair's other side."""
+
+
+def tidy(model: dict[str, Any], **_: Any) -> None:
+    """Bring a notebook that is about to be saved into the form in which pairs are committed."""
+    if model["type"] != "notebook":
+        return
+    metadata = model["content"]["metadata"]
+    if "jupytext" not in metadata or "papermill" in metadata:
+        return
+    for name in ("language_info", "widgets"):
+        metadata.pop(name, None)
+    metadata["kernelspec"] = dict(KERNEL)
+    for cell in model["content"]["cells"]:
+        kept = {name: cell["metadata"][name] for name in KEPT if cell["metadata"].get(name)}
+        cell["metadata"] = kept
+        if cell["cell_type"] == "code":
+            cell["outputs"], cell["execution_count"] = [], None
+            if "hide-input" in kept.get("tags", ()):
+                kept["jupyter"] = {"source_hidden": True}
+
+
+c = get_config()  # type: ignore[name-defined]
+c.ServerApp.root_dir = str(Path(__file__).resolve().parents[1])
+c.LabApp.default_url = "/lab/tree/notebooks"
+c.ContentsManager.pre_save_hook = tidy
