@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crate_analysis.datasets import Samples, load_dataset
 from crate_analysis.explorer.images import image_record, one_of_each, pixel_bytes
+from crate_analysis.interventions import ablate_head
 from crate_analysis.measures import coding_rate, nonzero_fraction
 from crate_analysis.models import LayerState, UnrolledModel, load_models
 
@@ -60,9 +61,12 @@ class Session:
             "tokens": tokens,
         }
         width = self.model.config.num_classes
-        known = self.classes if len(self.classes) == width else [f"class {c}" for c in range(width)]
         images = [image_record(sample, self.classes) for sample in self.samples]
-        answer = {"shape": shape, "size": self.size, "classes": list(known), "images": images}
+        classes = list(self.classes)
+        if len(classes) != width:  # the model was trained to tell others: no label is one of them
+            classes = [f"class {number}" for number in range(1, width + 1)]
+            images = [{**image, "label": None} for image in images]
+        answer = {"shape": shape, "size": self.size, "classes": classes, "images": images}
         return answer, [pixel_bytes(sample.image) for sample in self.samples]
 
     def run(self, pixels: bytes | None, off: Sequence[Sequence[bool]]) -> Answer:
@@ -71,11 +75,15 @@ class Session:
             values = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)
             self.image = values.view(*self.size, 3).permute(2, 0, 1)
             self.plain = self._unroll([])
-        heads = [(layer, head) for layer, row in enumerate(off) for head, is_off in enumerate(row) if is_off]
+        heads = [
+            (layer, head)
+            for layer, row in enumerate(off)
+            for head, is_off in enumerate(row)
+            if is_off
+        ]
         self.edited = self._unroll(heads) if heads else self.plain
-        first = heads[0][0] if heads and pixels is None else 0
-        answer = {"edited": self._summary(self.edited), "plain": self._summary(self.plain)}
-        return {**answer, "from": first}, []
+        summaries = {"edited": self._summary(self.edited), "plain": self._summary(self.plain)}
+        return {**summaries, "from": 0}, []
 
     def look(self, query: int) -> Answer:
         """Where a token looks in every head, with and without edits, and its path."""
@@ -89,8 +97,6 @@ class Session:
         return self.model.normalize(image[None].to(device))
 
     def _unroll(self, off: Sequence[tuple[int, int]]) -> list[LayerState]:
-        from crate_analysis.interventions import ablate_head
-
         edits = [ablate_head(layer=layer, head=head) for layer, head in off]
         with torch.inference_mode():
             return list(self.model.unroll(self._batch(self.image), edits=edits))
