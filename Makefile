@@ -7,21 +7,30 @@
 #
 # What the book and the grids are made of, and in which order, stands in workflow/Snakefile.
 
-PYTHON ?= $(shell for p in python3.11 python3; do \
-	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
-VENV ?= .venv
-BIN := $(VENV)/bin
-ENV := $(VENV)/.crate-analysis
+PYTHON = $(shell for p in python3.11 python3; do \
+	$$p -I -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && echo $$p && break; done)
+VENV = .venv
+BIN = $(VENV)/bin
+STAMP = $(VENV)/.crate-analysis
 
-NAMES := $(sort $(basename $(notdir $(wildcard notebooks/*.ipynb notebooks/*.py))))
-STATE := book/_build/state
-HTML := book/_build/html
-CORES ?= all
-GRID ?= params/grid.yml
-SNAKEMAKE := $(BIN)/snakemake --cores $(CORES)
+STATE = book/_build/state
+HTML = book/_build/html
+CORES = all
+GRID = params/grid.yml
+SNAKEMAKE = $(BIN)/snakemake --cores $(CORES)
 
-# Modules are compiled when they are first imported and kept so: unkept, it doubles every start.
-unexport PYTHONDONTWRITEBYTECODE
+# What stands in the environment changes nothing, but for where packages come from and what a job may
+# use. Modules are compiled when they are first imported and kept so: unkept, it doubles every start.
+PIP_NETWORK = PIP_INDEX_URL PIP_EXTRA_INDEX_URL PIP_NO_INDEX PIP_FIND_LINKS PIP_TRUSTED_HOST PIP_CERT \
+	PIP_CLIENT_CERT PIP_PROXY PIP_TIMEOUT PIP_DEFAULT_TIMEOUT PIP_RETRIES PIP_CONFIG_FILE \
+	PIP_CACHE_DIR PIP_NO_CACHE_DIR PIP_KEYRING_PROVIDER
+unexport $(filter-out JUPYTER_TOKEN $(PIP_NETWORK), $(filter PYTHON% JUPYTER% IPYTHON% JPY_% MPL% \
+	MATPLOTLIB% TQDM% PAPERMILL% SNAKEMAKE% PYTEST% MYPY% RUFF% PIP_%, $(.VARIABLES)))
+unexport VIRTUAL_ENV CONDA_PREFIX GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE SOURCE_DATE_EPOCH COLUMNS
+export PYTHONUTF8 = 1
+export PYTHONNOUSERSITE = 1
+export PIP_USER = 0
+export GRID_FILE := $(value GRID)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -33,19 +42,15 @@ help:  ## this list
 	@sed -n 's/^\([a-z]*\):.*##  *\(.*\)/  \1|\2/p' $(firstword $(MAKEFILE_LIST)) | \
 		awk -F'|' '{ printf "%-9s%s\n", $$1, $$2 }'
 
-env: $(ENV)  ## create the environment in .venv from the pinned versions
+env: $(STAMP)  ## create the environment in .venv from the pinned versions
 	@echo 'The environment is up to date: $(VENV)'
 
-book: $(ENV) $(STATE)/sync  ## run the notebooks and build the book
+book: sync  ## run the notebooks and build the book
 	@$(SNAKEMAKE) book
 	@echo 'The book is up to date: $(HTML)/index.html'
 
-# A wrong grid file is told at once, in one line. The page is made of what is done, even where a run
-# failed.
-grid: $(ENV) $(STATE)/sync  ## run a grid of notebooks, models, data sets and seeds, and sum it up
-	@$(BIN)/python workflow/grid.py gather $(GRID)
-	@$(SNAKEMAKE) cells --config grid=$(GRID); failed=$$?; \
-		$(SNAKEMAKE) summary --config grid=$(GRID) && exit $$failed
+grid: sync  ## run a grid of notebooks, models, data sets and seeds, and sum it up
+	@$(BIN)/python workflow/grid.py make "$$GRID_FILE" --cores $(CORES)
 
 # A process for each core needs no more threads. The slow tests use all cores themselves, or kill what
 # they start: one after the other.
@@ -53,18 +58,15 @@ test: book  ## run all tests, the built book in a browser included
 	OMP_NUM_THREADS=1 $(BIN)/pytest -m 'not slow' -n logical --dist loadfile
 	$(BIN)/pytest -m slow
 
-lab: $(ENV) $(STATE)/sync  ## open the notebooks in JupyterLab
+lab: sync  ## open the notebooks in JupyterLab
 	$(BIN)/jupyter lab --config=workflow/jupyter_config.py
 
-lint: $(ENV)  ## check style and types
+lint: $(STAMP)  ## check style and types
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-sync: $(STATE)/sync  ## bring the .ipynb and .py of each notebook together, the newer side wins
-	@echo 'The notebooks are in step.'
-
-bench: $(ENV)  ## measure speed and memory
+bench: $(STAMP)  ## measure speed and memory
 	@for script in benchmarks/*.py; do echo "== $$script" && $(BIN)/python $$script || exit 1; done
 
 clean:  ## remove the built book, the executed notebooks and their figures, keep the environment
@@ -72,31 +74,36 @@ clean:  ## remove the built book, the executed notebooks and their figures, keep
 
 # --- environment -----------------------------------------------------------------------------
 
-# Asked for another Python than the environment has: make it anew.
-ifneq ($(filter command environment,$(origin PYTHON)),)
-ifneq ($(shell $(PYTHON) -V 2>&1),$(shell $(BIN)/python -V 2>&1))
-$(ENV): FORCE
-CLEAR := --clear
+# Scripts and the editable install hold where the clone lies, and the environment which Python made
+# it. Where one of them is another by now (a clone was copied or moved, Python was upgraded), or
+# another Python is asked for, it is made anew. One that this file did not make is added to.
+WHERE = import hashlib, os, sys; \
+	place = os.getcwd(), sys.prefix, sys.base_prefix, sys.version; \
+	print(hashlib.sha256(repr(place).encode()).hexdigest())
+MADE := $(shell cat $(VENV)/.made 2>/dev/null)
+ANEW :=
+ifneq ($(MADE),$(shell $(BIN)/python -I -c '$(WHERE)' 2>/dev/null))
+$(STAMP): FORCE
+ANEW := $(MADE)
+else ifeq ($(origin PYTHON),command line)
+ifneq ($(shell $(PYTHON) -I -V 2>&1),$(shell $(BIN)/python -I -V 2>&1))
+$(STAMP): FORCE
+ANEW := $(wildcard $(VENV)/pyvenv.cfg)
 endif
 endif
 
-$(ENV): pyproject.toml constraints.txt
+$(STAMP): pyproject.toml constraints.txt
 	@test -n '$(PYTHON)' || { echo 'Python 3.11 or newer is needed: make PYTHON=/path/to/python3.11' >&2; exit 1; }
-	@$(PYTHON) -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
+	@$(PYTHON) -I -c 'import sys; v = sys.version_info; sys.exit(None if v >= (3, 11) else \
 		f"Python 3.11 or newer is needed, $(PYTHON) is {v.major}.{v.minor}")'
 	@echo 'Installing the environment into $(VENV); this takes some minutes the first time.'
-	@test -z '$(CLEAR)' -a -x $(BIN)/pip || $(PYTHON) -m venv $(CLEAR) $(VENV)
+	@test -z '$(ANEW)' -a -x $(BIN)/pip || $(PYTHON) -m venv $(if $(ANEW),--clear) $(VENV)
+	@$(BIN)/python -I -c '$(WHERE)' > $(VENV)/.made
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile \
 		-c constraints.txt -e '.[book,test]'
 	@touch $@
 
 # --- notebooks -------------------------------------------------------------------------------
 
-# Twice: the second pass writes the .py anew from the .ipynb, so that there is one way to write it.
-SIDES = $(foreach n,$(NAMES),$(firstword $(wildcard $(n:%=notebooks/%.py) $(n:%=notebooks/%.ipynb))))
-$(STATE)/sync: $(wildcard notebooks/*) | $(ENV)
-	@mkdir -p $(@D)
-	@$(BIN)/jupytext -q --sync $(SIDES)
-	@touch $(NAMES:%=notebooks/%.ipynb)
-	@$(BIN)/jupytext -q --sync $(NAMES:%=notebooks/%.ipynb)
-	@touch $@
+sync: $(STAMP)  ## bring the .ipynb and .py of each notebook together, what was edited wins
+	@$(BIN)/python workflow/sync.py notebooks $(STATE)/pairs.json

@@ -67,6 +67,7 @@ from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
 from crate_analysis.parsing import parse_value, parse_yaml
+from crate_analysis.text import one_line
 
 
 def main(argv: list[str] | None = None) -> None:
@@ -86,7 +87,8 @@ def main(argv: list[str] | None = None) -> None:
     except (ValueError, OSError) as error:
         sys.exit(f"{args.notebook}: {error}")
     except PapermillExecutionError as error:
-        sys.exit(f"{error}\n{args.notebook}: failed in the cell above, nothing written")
+        print(error, file=sys.stderr)
+        sys.exit(f"{args.notebook}: {error.ename}: {one_line(error.evalue)}")
     except KeyboardInterrupt:
         sys.exit(f"{args.notebook}: interrupted, nothing written")
     print(f"{args.notebook}: ran in {time.monotonic() - start:.0f} s")

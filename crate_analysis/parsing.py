@@ -1,14 +1,15 @@
 """YAML of people's own, read without surprises: files of parameters, grids, command lines.
 
-PyYAML follows YAML 1.1, in which ``1e-05`` is text, ``010`` is 8, ``1:30`` is 90, ``no`` is false,
-``2024-01-01`` is a date, and of two equal keys the last one silently wins. Here scalars are those of
-YAML 1.2's core schema (https://yaml.org/spec/1.2.2, section 10.3.2), and a key is given once.
+PyYAML follows YAML 1.1, in which ``1e-05`` is text, ``010`` is 8, ``1:30`` is 90, ``no`` is false
+and ``2024-01-01`` is a date; of two equal keys it takes the last without a word. Here scalars are
+those of YAML 1.2's core schema (https://yaml.org/spec/1.2.2, section 10.3.2), and a key is given
+once.
 """
 
 from __future__ import annotations
 
 import re
-from typing import Any
+from typing import Any, ClassVar
 
 import yaml
 
@@ -28,11 +29,11 @@ _SCALARS = {
 class _Core:
     """How scalars are told apart, the same in reading and writing."""
 
-    yaml_implicit_resolvers: dict = {}
+    yaml_implicit_resolvers: ClassVar[dict] = {}
 
 
 class _Loader(_Core, yaml.SafeLoader):
-    yaml_constructors = {
+    yaml_constructors: ClassVar[dict] = {
         tag: yaml.SafeLoader.yaml_constructors[tag]
         for tag in (None, *(f"{_TAG}{name}" for name in (*_SCALARS, "str", "seq", "map")))
         if tag != f"{_TAG}merge"

@@ -15,6 +15,7 @@ import crate_analysis
 from crate_analysis.datasets import SampleDataset
 from crate_analysis.fingerprints import describe_data, of_code
 from crate_analysis.models.checkpoints import locate
+from crate_analysis.models.files import files_of
 from crate_analysis.specs import parse_spec
 
 PACKAGE = Path(__file__).parent
@@ -34,8 +35,8 @@ def provenance(
     ----------
     chapter : the notebook's name.
     parameters : what it was run with, as `check_parameters` gives them.
-    models : as they were given to `load_model`. Of each file the SHA-256 is taken, which is what
-        `sha256sum` prints and published checkpoints are told apart by.
+    models : as they were given to `load_model`. Of each file, a shard too, the SHA-256 is taken,
+        which is what `sha256sum` prints and published checkpoints are told apart by.
     datasets : all whose pictures were read. Of each the fingerprint is taken (see
         `fingerprints.of_data`); the same pictures read twice are listed once.
 
@@ -45,7 +46,7 @@ def provenance(
     return {
         "chapter": chapter,
         "parameters": dict(parameters),
-        "models": [_describe_model(given) for given in dict.fromkeys(models)],
+        "models": [file for given in dict.fromkeys(models) for file in _files_of_model(given)],
         "data": list({found["data"]: found for found in described}.values()),
         "code": _describe_code(),
         "versions": {"python": platform.python_version(), **_versions()},
@@ -54,11 +55,14 @@ def provenance(
     }
 
 
-def _describe_model(given: str) -> dict[str, str]:
-    path = locate(parse_spec(given))
-    with path.open("rb") as file:
-        found = hashlib.file_digest(file, "sha256").hexdigest()
-    return {"given": given, "file": path.name, "sha256": found}
+def _files_of_model(given: str) -> list[dict[str, str]]:
+    """One entry a file: a model in shards has several."""
+    found = []
+    for path in files_of(locate(parse_spec(given))):
+        with path.open("rb") as file:
+            digest = hashlib.file_digest(file, "sha256").hexdigest()
+        found.append({"given": given, "file": path.name, "sha256": digest})
+    return found
 
 
 def _describe_code() -> dict[str, Any]:

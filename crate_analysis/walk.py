@@ -129,18 +129,26 @@ def layer_states(
 ) -> tuple[tuple[int, int], Iterator[LayerState]]:
     """The patch grid of some samples, and their states in these layers (from 0), None for all."""
     images = model.normalize(stack_images(samples).to(device_of(model)))
-    check_reached(model, edits, len(model.layers) - 1 if layers is None else max(layers))
-    states = model.unroll(images, edits)
-    return model.patch_grid(images), states if layers is None else _chosen(states, layers)
+    if not edits:
+        return model.patch_grid(images), _chosen(model.unroll(images), layers)
+    if layers is not None:
+        check_reached(model, edits, max(layers))
+    return model.patch_grid(images), _all_read(_chosen(model.unroll(images, edits), layers))
 
 
-def _chosen(states: Iterator[LayerState], layers: Sequence[int]) -> Iterator[LayerState]:
+def _chosen(states: Iterator[LayerState], layers: Sequence[int] | None) -> Iterator[LayerState]:
     for state in states:
-        if state.index in layers:
+        if layers is None or state.index in layers:
             yield state
-        if state.index == max(layers):
-            state.check_edits_read()
+        if layers is not None and state.index == max(layers):
             return
+
+
+def _all_read(states: Iterator[LayerState]) -> Iterator[LayerState]:
+    """The states; after the last, an error where an edit has done nothing to what was read."""
+    for state in states:
+        yield state
+    state.check_edits_read()
 
 
 def check_reached(model: UnrolledModel, edits: Sequence[Edit], deepest: int) -> None:

@@ -111,11 +111,13 @@ scores = study.each(
         network.images,
         network.train_images,
         scoring,
+        rivals=study.rivals,
         seed=seed,
         reading=study.reading,
-    ),
+    ).query("not is_part"),
     untrained=True,
-).query("not is_part")
+    needs="masks",
+)
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 best = best_heads(scores) if len(scores) else scores

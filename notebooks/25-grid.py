@@ -1,7 +1,7 @@
 # ---
 # jupyter:
 #   jupytext:
-#     cell_metadata_filter: tags,mystnb,-all
+#     cell_metadata_filter: tags,jupyter,mystnb,-all
 #     notebook_metadata_filter: kernelspec,jupytext,-jupytext.text_representation.jupytext_version
 #     text_representation:
 #       extension: .py
@@ -33,16 +33,19 @@
 # (but see the chapter on the ablation).
 
 # %% tags=["parameters"]
-results = "../results/grid"
-output = "output"
+results: str = "../results/grid"
+links: str = ""  # where the grid's folder lies, as seen from this page; empty for no links
+output: str = "output"
 
 # %% tags=["hide-input"]
 from crate_analysis.notebook import check_parameters
 
-parameters = check_parameters(globals(), results=str, output=str)
+parameters = check_parameters(globals(), results=str, links=str, output=str)
 
 # %% tags=["hide-input"]
+import json
 from pathlib import Path
+from urllib.parse import quote
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -53,6 +56,7 @@ from myst_nb import glue
 
 from crate_analysis.notebook import RESULTS, save_figure, show_provenance, table
 from crate_analysis.plotting import interval_dots, model_colours
+from crate_analysis.text import escape
 
 folder = Path(results)
 if not (folder / "cells.csv").exists():
@@ -67,7 +71,7 @@ SETTING = ["dataset", "seed"]
 seeds = cells.seed.nunique()
 found["setting"] = found.dataset + (", seed " + found.seed.astype(str) if seeds > 1 else "")
 settings = list(found.setting.unique())
-named = set(cells.models.str.split().explode())
+named = {label for labels in cells.labels for label in json.loads(labels)}
 measured = [name for name in found.model.unique() if name in named]
 colours = model_colours(measured)
 glue("n_cells", len(cells), display=False)
@@ -168,7 +172,7 @@ else:
 #
 # Each run is a notebook, `run.ipynb`, in a folder of its own below the grid's, with its figures, the
 # numbers behind them, and a record of code, checkpoints and data, which also stands at the foot of the
-# notebook. {glue:text}`mixed`
+# notebook. One that failed has its reason here, and `log.txt` in its folder. {glue:text}`mixed`
 
 # %% tags=["hide-input"]
 versions = done.library.dropna().unique() if "library" in done else []
@@ -179,9 +183,23 @@ glue(
     else f"They were made by {len(versions)} versions of the library: run the grid again.",
     display=False,
 )
-columns = ["notebook", "models", "dataset", "seed", "state", "seconds", "memory_mb"]
-runs = cells.reindex(columns=columns).rename(columns={"memory_mb": "memory (MB)"})
-table(runs.set_index("notebook"), {"seconds": "{:.0f}", "memory (MB)": "{:.0f}"}, missing="–")
+
+
+def linked(run):
+    """What became of a run, with the way to its notebook, or to the log that tells the reason."""
+    text = "done" if run.state == "done" else f"missing: {run.reason}"
+    file = f"{run.folder}/{'run.ipynb' if run.state == 'done' else 'log.txt'}"
+    if not links or not (folder / file).exists():
+        return escape(text)
+    return f'<a href="{quote(f"{links}/{file}")}">{escape(text)}</a>'
+
+
+runs = cells.reindex(columns=["notebook", "models", "dataset", "seed", "seconds", "memory_mb"])
+for column in ("notebook", "models", "dataset"):
+    runs[column] = runs[column].map(escape)
+runs["state"] = [linked(run) for run in cells.astype(object).fillna("").itertuples()]
+runs = runs.rename(columns={"memory_mb": "memory (MB)"}).set_index("notebook")
+table(runs, {"seconds": "{:.0f}", "memory (MB)": "{:.0f}"}, missing="–")
 
 # %% [markdown]
 # ## Make another

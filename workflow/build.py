@@ -10,6 +10,7 @@ with the configuration of the other.
 from __future__ import annotations
 
 import argparse
+import re
 import shutil
 import subprocess
 import sys
@@ -26,12 +27,16 @@ def main() -> None:
     parser.add_argument("source", type=Path)
     parser.add_argument("html", type=Path)
     arguments = parser.parse_args()
-    arguments.html.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".building-", dir=arguments.html.parent) as aside:
+    html = arguments.html
+    if html.exists() and any(html.iterdir()) and not (html / "searchindex.js").exists():
+        sys.exit(f"{html} is no book's folder, and is left alone; name another")
+    html.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".building-", dir=html.parent) as aside:
         source = arguments.source
         if source.is_file():
             source = one_page(source, Path(aside) / "source")
-        build(source, Path(aside) / "out", arguments.html)
+        build(source, Path(aside) / "out", html)
+    print(f"the page is {html / 'index.html'}")
 
 
 def one_page(notebook: Path, folder: Path) -> Path:
@@ -49,8 +54,13 @@ def build(source: Path, aside: Path, html: Path) -> None:
     """Build with warnings as errors, from scratch: a cache would not repeat its pages' warnings."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
     command += ["--path-output", str(aside), "--all", "-q", "-W", "-n", "--keep-going"]
-    if subprocess.run(command, stdout=subprocess.DEVNULL).returncode:
-        sys.exit(f"{source}: the book was not built, for the reasons above; {html} is as it was")
+    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    print(done.stderr, end="", file=sys.stderr)
+    if done.returncode:
+        plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)
+        said = [line for line in plain.splitlines() if "WARNING" in line or "ERROR" in line]
+        why = said[0].strip() if said else "for the reasons above"
+        sys.exit(f"{source}: the book was not built: {why}; {html} is as it was")
     if html.exists():
         shutil.rmtree(html)
     (aside / "_build" / "html").rename(html)

@@ -14,6 +14,7 @@ from .creatures import (
     CreatureScenes,
     ExoticCreatures,
     PartCreatures,
+    RestagedCreatures,
 )
 from .folder import Folder
 from .sample import SampleDataset
@@ -22,6 +23,7 @@ from .voc import Voc, VocObjects
 GENERATED: dict[str, Callable[..., SampleDataset]] = {
     "creatures": Creatures,
     "creatures-exotic": ExoticCreatures,
+    "creatures-restaged": RestagedCreatures,
     "creatures-scenes": CreatureScenes,
     "creatures-parts": PartCreatures,
     "creatures-coats": CoatCreatures,
@@ -47,6 +49,7 @@ def load_dataset(
     | --- | --- | --- | --- |
     | `creatures` | generated, one animal each | species | the animal and its parts |
     | `creatures-exotic` | the same with other species | species | the animal and its parts |
+    | `creatures-restaged` | the animals of `creatures`, on other stages | species | the same |
     | `creatures-scenes` | generated, one to three animals | None | visible animals |
     | `creatures-parts` | generated, one large animal each | its parts | the animal and its parts |
     | `creatures-coats` | the same images | its coat | the animal and its parts |

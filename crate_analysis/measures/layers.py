@@ -24,12 +24,12 @@ MEASURES: dict[str, Measure] = {
     "coding_rate_after_attention": lambda state: coding_rate(state.project(state.half)),
     "total_coding_rate": lambda state: total_coding_rate(state.normed),
     "rate_reduction": lambda state: rate_reduction(state.normed, state.subspaces),
-    "nonzero_fraction": lambda state: nonzero_fraction(state.output),
+    "nonzero_fraction": lambda state: nonzero_fraction(state.sparsified),
 }
 """What the paper measures, layer by layer: R^c(Z^l | U) on the layer's input, where the released
 code takes it; the same on Z^{l+1/2}, where the paper's label places it; R(Z^l); and
-||Z^{l+1}||_0 / (d t). `rate_reduction` is the objective's R - R^c, both of the same tokens on one
-scale."""
+||Z^{l+1}||_0 / (d t), of CRATE-alpha's overcomplete code ||a||_0 / (c t). `rate_reduction` is the
+objective's R - R^c, both of the same tokens on one scale."""
 
 
 @torch.inference_mode()

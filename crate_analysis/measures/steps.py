@@ -59,6 +59,21 @@ def with_length_of(
     return step * (_length(other) / _length(step))[:, None, None]
 
 
+def random_step(step: Float[Tensor, "b t d"], seed: int = 0) -> Float[Tensor, "b t d"]:
+    """A step in a direction drawn at random, in each image as long as the one given.
+
+    The control of what any step of that length does: each of the t d numbers is Gaussian, and the
+    whole is scaled. The same for an image whatever batch it comes in only where batches are the
+    same; average over seeds. Errors as `cosine`.
+
+    >>> random_step(torch.ones(1, 2, 2)).norm()
+    tensor(2.)
+    """
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(step.shape, generator=generator, dtype=torch.float32).to(step)
+    return with_length_of(drawn, step)
+
+
 def common_share(step: Float[Tensor, "b t d"]) -> Float[Tensor, " b"]:
     """How much of a step all tokens take alike, t ||mean_i s_i||^2 / ||S||^2, in [0, 1].
 

@@ -6,9 +6,13 @@ subspaces that are incoherent: near orthogonal to each other. A trained layer ha
 
 from __future__ import annotations
 
+import numpy as np
+import pandas as pd
 import torch
 from jaxtyping import Float
 from torch import Tensor
+
+from crate_analysis.models import UnrolledModel
 
 
 def principal_cosines(subspaces: Float[Tensor, "h d p"]) -> Float[Tensor, "h h p"]:
@@ -41,6 +45,30 @@ def subspace_overlap(subspaces: Float[Tensor, "h d p"]) -> Float[Tensor, "h h"]:
     p/d on average for random subspaces.
     """
     return principal_cosines(subspaces).square().mean(-1)
+
+
+def subspace_frame(model: UnrolledModel) -> pd.DataFrame:
+    """Every pair of a network's subspaces, layer by layer: what its weights alone say.
+
+    Returns a row for each ordered pair of heads: layer, head and other (from 0), overlap
+    (`subspace_overlap`; NaN for a head with itself) and dimension, the `effective_dimension` of the
+    basis of `head`. A ViT's subspaces are those of its keys.
+
+    >>> from crate_analysis import load_model
+    >>> frame = subspace_frame(load_model("crate-creatures"))
+    >>> len(frame) == 6 * 4 * 4, bool(frame.overlap.dropna().between(0, 1).all())
+    (True, True)
+    """
+    frames = []
+    for layer, step in enumerate(model.layers):
+        bases = step.subspaces().detach()
+        overlap = subspace_overlap(bases).cpu().double().numpy()
+        np.fill_diagonal(overlap, np.nan)
+        head, other = np.indices(overlap.shape).reshape(2, -1)
+        dimension = effective_dimension(bases).cpu().numpy()[head]
+        rows = {"layer": layer, "head": head, "other": other}
+        frames.append(pd.DataFrame({**rows, "overlap": overlap.ravel(), "dimension": dimension}))
+    return pd.concat(frames, ignore_index=True)
 
 
 def effective_dimension(z: Float[Tensor, "*batch n p"]) -> Float[Tensor, "*batch"]:

@@ -8,7 +8,6 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from numpy.typing import ArrayLike
-from scipy.stats import bootstrap, t
 
 
 class MeanInterval(NamedTuple):
@@ -31,6 +30,8 @@ def mean_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
     interval of width zero; a single one has none, and its ends are NaN. Raises ValueError where no
     value is left.
     """
+    from scipy.stats import bootstrap
+
     array = np.asarray(values, dtype=float)
     array = array[~np.isnan(array)]
     if not len(array):
@@ -129,8 +130,11 @@ def design_interval(
     For metrics of a set of images, such as average precision: `image_error` is the standard error
     over images of the mean over runs, such as the standard deviation of its bootstrap, with
     `image_freedom` degrees of freedom. The two variances are added; Student's t has Satterthwaite's
-    degrees of freedom. One run alone has no interval.
+    degrees of freedom, and the interval is not narrower than `run_interval` of the same values. One
+    run alone has none.
     """
+    from scipy.stats import t
+
     array = np.asarray(values, dtype=float)
     mean = float(array.mean())
     if len(array) < 2:
@@ -142,6 +146,7 @@ def design_interval(
         return MeanInterval(mean, mean, mean)
     freedom = total**2 / (across_runs**2 / (len(array) - 1) + across_images**2 / image_freedom)
     half = float(t.ppf((1 + level) / 2, freedom)) * total**0.5
+    half = max(half, float(t.ppf((1 + level) / 2, len(array) - 1)) * across_runs**0.5)
     return MeanInterval(mean, mean - half, mean + half)
 
 
@@ -178,6 +183,8 @@ def contrast_interval(
     the two-sample t-interval). Raises ValueError for weights of another number than the groups,
     an empty group, or where no group was repeated.
     """
+    from scipy.stats import t
+
     arrays = [np.asarray(group, dtype=float) for group in groups]
     factors = np.asarray(weights, dtype=float)
     if len(arrays) != len(factors):

@@ -15,11 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor
 
 from crate_analysis.models import hub
-from crate_analysis.models.config import ModelConfig, check_field_names
+from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.files import Stored, find_in_folder, in_single_precision, read_file
 from crate_analysis.models.layouts import Found, listing, recognise
 from crate_analysis.models.onnx_backbone import SALIENCY_VITS14, saliency_vits14
@@ -29,6 +29,7 @@ from crate_analysis.models.shapes import OpenHeadsError, read_fields, settle_con
 from crate_analysis.models.unrolled import UnrolledModel
 from crate_analysis.models.zoo import shipped_files, snapshot_files
 from crate_analysis.specs import FILE_ENDINGS, ModelSpec, parse_spec, parse_specs
+from crate_analysis.writing import write_bytes
 
 
 def load_model(
@@ -128,9 +129,8 @@ def _config_of(
 def _own_record(record: Mapping[str, Any]) -> dict[str, Any]:
     """The config that our own files record."""
     try:
-        check_field_names(record)
-        return ModelConfig(**record).to_dict()
-    except (TypeError, ValueError) as error:
+        return ModelConfig.from_dict(record).to_dict()
+    except ValueError as error:
         raise ValueError(f"the config in its metadata is broken: {error}") from error
 
 
@@ -206,12 +206,8 @@ def save_model(
             raise ValueError("a model is written as safetensors; end the name in .safetensors")
         weights = {key: w.to("cpu", dtype).contiguous() for key, w in model.state_dict().items()}
         check_finite(weights)
-    part = path.with_name(path.name + ".part")
-    try:
-        save_file(weights, part, {**(metadata or {}), "config": json.dumps(model.config.to_dict())})
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    header = {**(metadata or {}), "config": json.dumps(model.config.to_dict())}
+    write_bytes(path, save(weights, header))
 
 
 @contextmanager

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import asdict, dataclass, fields, replace
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
 
 Family = Literal["crate", "vit"]
@@ -18,6 +18,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST = 2**31
 """No size of a network is larger."""
+FLOATS = ("step_size", "sparsity", "mlp_ratio", "norm_eps", "head_eps")
 
 
 @dataclass(frozen=True)
@@ -100,7 +101,7 @@ class ModelConfig:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
             if value > LARGEST:
                 raise ValueError(f"{name}={value!r} is more than any network has")
-        for name in ("step_size", "sparsity", "mlp_ratio", "norm_eps", "head_eps"):
+        for name in FLOATS:
             value = getattr(self, name)
             if not _is_number(value) or value < 0:
                 raise ValueError(f"{name}={value!r} must be a number of at least 0")
@@ -181,11 +182,24 @@ class ModelConfig:
 
     def override(self, **changes: Any) -> ModelConfig:
         """The same config with some fields changed; ValueError for an unknown field or value."""
-        check_field_names(changes)
+        changes = checked_fields(changes)
+        if changes.get("family", self.family) != self.family:
+            changes = dict.fromkeys(("stem", "norm_eps", "head_eps")) | changes
         return replace(self, **changes)
 
+    @classmethod
+    def from_dict(cls, record: Mapping[str, Any]) -> ModelConfig:
+        """The inverse of `to_dict`; ValueError for an unknown field or value, or one missing."""
+        changes = checked_fields(record)
+        missing = [
+            one.name for one in fields(cls) if one.default is MISSING and one.name not in changes
+        ]
+        if missing:
+            raise ValueError(f"a model config lacks {', '.join(missing)}")
+        return cls(**changes)
+
     def to_dict(self) -> dict[str, Any]:
-        """A JSON-ready record, the inverse of `ModelConfig(**record)`."""
+        """A JSON-ready record, the inverse of `from_dict`."""
         return asdict(self)
 
 
@@ -193,6 +207,26 @@ def _is_number(value: Any) -> bool:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return False
     return math.isfinite(value) if isinstance(value, float) else abs(value) <= LARGEST
+
+
+def checked_fields(changes: Mapping[str, Any]) -> dict[str, Any]:
+    """The same fields, whole numbers as floats where a field is one, lists as tuples.
+
+    Raises ValueError for a name that is no config field.
+    """
+    check_field_names(changes)
+    found: dict[str, Any] = {}
+    for name, value in changes.items():
+        if name in FLOATS:
+            value = _as_float(value)
+        elif isinstance(value, list | tuple):
+            value = tuple(_as_float(one) for one in value)
+        found[name] = value
+    return found
+
+
+def _as_float(value: Any) -> Any:
+    return float(value) if type(value) is int and abs(value) <= LARGEST else value
 
 
 def check_field_names(names: Iterable[str]) -> None:

@@ -31,7 +31,7 @@ from crate_analysis.models.unrolled import (
 class SubspaceAttention(nn.Module):
     """MSSA: one projection a head serves as query, key and value (Yu et al. 2023, Eq. 13-14)."""
 
-    def __init__(self, dim: int, heads: int, output_bias: bool) -> None:
+    def __init__(self, dim: int, heads: int, output_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, dim, bias=False)  # rows are the stacked U_k^T
@@ -57,7 +57,7 @@ class SubspaceAttention(nn.Module):
 class MultiHeadAttention(nn.Module):
     """ViT's attention, with separate queries, keys and values, in CRATE's frame (CRATE-MHSA)."""
 
-    def __init__(self, dim: int, heads: int, output_bias: bool) -> None:
+    def __init__(self, dim: int, heads: int, output_bias: bool = True) -> None:
         super().__init__()
         self.heads = heads
         self.qkv = nn.Linear(dim, 3 * dim, bias=False)

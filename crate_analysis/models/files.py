@@ -190,7 +190,7 @@ def _read_pickle(path: Path) -> Any:
         with warnings.catch_warnings(), torch.serialization.safe_globals([argparse.Namespace]):
             warnings.simplefilter("ignore")  # remarks on formats, of which errors say enough
             return torch.load(path, map_location="cpu", weights_only=True)
-    except OSError:
+    except PermissionError:
         raise
     except Exception as error:  # a damaged pickle can fail in any way
         if other := _other_format(path):

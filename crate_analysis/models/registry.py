@@ -38,6 +38,10 @@ def _dinov2(dim: int, heads: int, depth: int, registers: int) -> ModelConfig:
     return _vit(dim, heads, 14, 0, depth, **fields).override(image_size=518)
 
 
+def _simdino(dim: int, heads: int, depth: int, **fields: Any) -> ModelConfig:
+    return _vit(dim, heads, 16, 0, depth, **fields)
+
+
 VIT_SIZES = {"tiny": (192, 3), "small": (384, 6), "base": (768, 12)}
 """Width and number of heads, in DINO and timm alike."""
 DINOV2_SIZES = {"small": (384, 6, 12), "base": (768, 12, 12), "large": (1024, 16, 24)}
@@ -87,6 +91,15 @@ ARCHS: dict[str, ModelConfig] = {
         f"vit_{size}_patch14_518.{name}": _dinov2(*sizes, registers)
         for name, registers in (("dinov2", 0), ("dinov2_reg4", 4))
         for size, sizes in DINOV2_SIZES.items()
+    },
+    # Wu et al. 2025 (arXiv 2502.10385); the second as DINOv2 with registers, trained at 224 pixels
+    **{
+        f"vit_{size}_patch16_224.{name}": _simdino(*DINOV2_SIZES[size], **fields)
+        for name, fields in (
+            ("simdino", {}),
+            ("simdinov2", {"layer_scale": True, "registers": 4}),
+        )
+        for size in ("base", "large")
     },
     # Steiner et al. 2021 (arXiv 2106.10270), as timm has them: pixels from -1 to 1
     **{

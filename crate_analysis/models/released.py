@@ -1,4 +1,4 @@
-"""Which public checkpoints there are of the paper's systems, and how each is loaded.
+"""Which public checkpoints there are of the paper's systems and their kin, and how each is loaded.
 
 The facts were read in the documents that each row names, as they stood when we read them. No link
 was opened by us: a row says what its source says, not that a download works today.
@@ -13,7 +13,7 @@ import pandas as pd
 
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import ARCHS
-from crate_analysis.specs import HUB_PREFIX as PREFIX
+from crate_analysis.specs import HUB_PREFIX
 
 LISTED = "listed"
 """Its publisher lists the file."""
@@ -34,6 +34,14 @@ PLAIN = "plain"
 """Weights alone."""
 TEACHER = "teacher and student"
 """DINO's training checkpoint, with projection heads; the teacher is read."""
+ENCODER = "model, encoder and decoder"
+"""A masked autoencoder under `model`; the encoder is read."""
+CHUNKS = "teacher, in chunks of blocks"
+"""DINOv2's training checkpoint of a teacher, its blocks numbered twice; the backbone is read."""
+HUB_DINOV2 = "plain, with a mask token"
+"""DINOv2's backbone, as its authors' hub code loads it."""
+TRANSFORMERS = "transformers"
+"""As the transformers library saves; `config.json` and the scale of pixels are read beside it."""
 
 CRATE_PAGE = "https://github.com/Ma-Lab-Berkeley/CRATE"
 DEMO_PAGE = "https://colab.research.google.com/drive/1rYn_NlepyW7Fu5LDliyBDmFZylHco7ss"
@@ -44,6 +52,11 @@ CRATE_README = "README of Ma-Lab-Berkeley/CRATE"
 CRATE_ISSUE = "issue 30 of Ma-Lab-Berkeley/CRATE"
 DEMO_CODE = "crate.py of LeslieTrue/crate-emergence-notebooks"
 DINO_README = "README (00e1bcc) and hubconf.py (144f705) of facebookresearch/dino"
+ALPHA_README = "README of UCSC-VLAA/CRATE-alpha (092e9f1) and its page on the hub"
+SIMDINO_README = "README of RobinWu218/SimDINO (2c3fbe1)"
+SIMDINO_PAGE = "https://github.com/RobinWu218/SimDINO"
+DINOV2_README = "README and hubconf.py of facebookresearch/dinov2"
+DINOV2_FOLDER = "https://dl.fbaipublicfiles.com/dinov2"
 TIMM_CODE = "timm/models/vision_transformer.py (9456764)"
 TIMM_PAGE = f"the hub's page, {TIMM_CODE}"
 
@@ -66,7 +79,7 @@ class Checkpoint(NamedTuple):
 
     @property
     def name(self) -> str:
-        """FILE@ARCH, or nothing without a file."""
+        """FILE@ARCH, the spec to type; nothing without a file."""
         return f"{self.file}@{self.arch}" if self.file else ""
 
 
@@ -79,7 +92,7 @@ def released_checkpoints() -> pd.DataFrame:
     and B, as shares of 255); licence; published (an address); read in (where this was read).
     """
     rows = []
-    for found in (*_crate(), *_dino(), *_vit()):
+    for found in (*_crate(), *_alpha(), *_dino(), *_dinov2(), *_vit()):
         rows.append(
             {
                 "system": found.system,
@@ -141,6 +154,36 @@ def _crate() -> Iterator[Checkpoint]:
         yield Checkpoint(f"CRATE-{_letter(size)}/16", arch, "ImageNet-1k", ANNOUNCED, CRATE_README)
 
 
+def _alpha() -> Iterator[Checkpoint]:
+    """Yang et al. 2024, and Pai et al. 2024: an overcomplete code, and a masked autoencoder."""
+    hub = "UCSC-VLAA/CRATE-alpha"
+    page = f"{HUB_PAGE}/{hub}"
+    for size, patch in (("base", 16), ("large", 14)):
+        arch = f"crate_{size}_patch{patch}_224.alpha"
+        file = f"{HUB_PREFIX}{hub}/torch/crate_alpha_{_letter(size)}{patch}.pth"
+        told = ("ImageNet-1k", LISTED, ALPHA_README, file, PLAIN, "Apache 2.0", page)
+        yield Checkpoint(f"CRATE-alpha-{_letter(size)}/{patch}", arch, *told)
+    for size, patch, ending in (
+        ("base", 8, "_IN21K"),
+        ("base", 16, "_IN21K"),
+        ("large", 8, "_IN21K"),
+        ("large", 14, "_IN21K"),
+        ("base", 32, "_in21k.pth"),
+        ("large", 32, "_in21k.pth"),
+    ):
+        arch = f"crate_{size}_patch{patch}_224.alpha_in21k"
+        stem = f"crate_alpha_{_letter(size)}{patch}{ending}"
+        file = f"{HUB_PREFIX}{hub}/torch/in21k_Pretrain/{stem}"
+        told = ("ImageNet-21k", LISTED, ALPHA_README, file, PLAIN, "Apache 2.0", page)
+        yield Checkpoint(f"CRATE-alpha-{_letter(size)}/{patch}", arch, *told)
+    data = "ImageNet-1k, no labels"
+    arch = "crate_base_patch16_224.mae"
+    told = (data, LISTED, CRATE_README, "FILE", ENCODER, "MIT (code)", CRATE_PAGE)
+    yield Checkpoint("CRATE-MAE-B/16", arch, *told)
+    arch = "crate_small_patch16_224.mae"
+    yield Checkpoint("CRATE-MAE-S/16", arch, data, ANNOUNCED, CRATE_README)
+
+
 def _dino() -> Iterator[Checkpoint]:
     """Caron et al. 2021, from the authors, and again in timm's layout."""
     for size, patch, stem in (
@@ -156,6 +199,44 @@ def _dino() -> Iterator[Checkpoint]:
             page = f"{DINO_FOLDER}/{stem}/{file}"
             yield Checkpoint(*told, DINO_README, file, layout, "Apache 2.0 (code)", page)
         yield Checkpoint(*told, TIMM_PAGE, *_on_hub(what[1], "Apache 2.0"))
+    for size, patch in (("small", 8), ("base", 8), ("small", 16), ("base", 16)):
+        arch = f"vit_{size}_patch{patch}_224.dino"
+        yield _of_facebook(
+            f"DINO ViT-{_letter(size)}/{patch}",
+            arch,
+            "ImageNet-1k, no labels",
+            f"dino-vit{size[0]}{patch}",
+        )
+    for version, layout in (("", TEACHER), ("v2", CHUNKS)):
+        for size in ("base", "large"):
+            arch = f"vit_{size}_patch16_224.simdino{version}"
+            told = ("ImageNet-1k, no labels", LISTED, SIMDINO_README, "FILE", layout, "")
+            yield Checkpoint(f"SimDINO{version} ViT-{_letter(size)}/16", arch, *told, SIMDINO_PAGE)
+
+
+def _dinov2() -> Iterator[Checkpoint]:
+    """Oquab et al. 2023, and with registers Darcet et al. 2024; the giants' MLP is not read."""
+    for registers, tag, ending in (("", "dinov2", ""), ("_reg4", "dinov2_reg4", "-with-registers")):
+        for size in ("small", "base", "large"):
+            arch = f"vit_{size}_patch14_518.{tag}"
+            system = f"DINOv2{' with registers' if registers else ''} ViT-{_letter(size)}/14"
+            stem = f"dinov2_vit{size[0]}14"
+            file = f"{stem}{registers}_pretrain.pth"
+            page = f"{DINOV2_FOLDER}/{stem}/{file}"
+            told = ("LVD-142M, no labels", LISTED)
+            yield Checkpoint(
+                system, arch, *told, DINOV2_README, file, HUB_DINOV2, "Apache 2.0", page
+            )
+            name = f"dinov2{ending}-{size}"
+            yield _of_facebook(system, arch, told[0], name)
+
+
+def _of_facebook(system: str, arch: str, data: str, name: str) -> Checkpoint:
+    """A file in the transformers library's layout."""
+    page = f"{HUB_PAGE}/facebook/{name}"
+    file = f"{HUB_PREFIX}facebook/{name}"
+    read_in = "the hub's page"
+    return Checkpoint(system, arch, data, LISTED, read_in, file, TRANSFORMERS, "Apache 2.0", page)
 
 
 def _vit() -> Iterator[Checkpoint]:
@@ -175,7 +256,7 @@ def _vit() -> Iterator[Checkpoint]:
 
 def _on_hub(arch: str, licence: str) -> tuple[str, str, str, str]:
     """The last four fields of a file of timm's, whose repositories are called as our archs."""
-    return f"{PREFIX}timm/{arch}", PLAIN, licence, f"{HUB_PAGE}/timm/{arch}"
+    return f"{HUB_PREFIX}timm/{arch}", PLAIN, licence, f"{HUB_PAGE}/timm/{arch}"
 
 
 def _letter(size: str) -> str:

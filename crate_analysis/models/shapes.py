@@ -16,7 +16,7 @@ from typing import Any
 
 from torch import Tensor
 
-from crate_analysis.models.config import IMAGENET_MEAN, ModelConfig, check_field_names
+from crate_analysis.models.config import IMAGENET_MEAN, ModelConfig, checked_fields
 from crate_analysis.models.layouts import listing
 from crate_analysis.models.registry import ARCHS, arch_config
 
@@ -45,7 +45,7 @@ def settle_config(
     Raises ValueError for a field on which two differ, and, with the candidates, where nothing
     settles the number of heads.
     """
-    check_field_names(overrides)
+    overrides = checked_fields(overrides)
     named = arch_config(arch).to_dict() if arch else {}
     shapes = read_fields(weights)
     settled: dict[str, Any] = {}
@@ -55,8 +55,7 @@ def settle_config(
     }
     claims = {**recorded, "the call": overrides, (arch or "the arch"): open_to_arch}
     for source_name, fields in claims.items():
-        for field, value in fields.items():
-            value = tuple(value) if isinstance(value, list) else value
+        for field, value in checked_fields(fields).items():
             if field in settled and settled[field] != value:
                 raise ValueError(
                     f"{field} is {settled[field]!r} in {said_by[field]}, "

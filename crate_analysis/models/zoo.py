@@ -48,7 +48,9 @@ def list_models() -> pd.DataFrame:
     """One row a shipped model, sorted by name; `load_model` takes the names.
 
     Columns: name, arch, training data, recipe, parameters (a count), validation accuracy (a share
-    in [0, 1]), file size (MB). Raises ValueError that names a card which cannot be read, lacks a
+    in [0, 1]), gate (`passed`; `failed` where the accuracy is not above the declared least one, so
+    that the model did not learn its task and is no evidence; `none` where none was declared), file
+    size (MB). Raises ValueError that names a card which cannot be read, lacks a
     field, or has no weights beside it.
     """
     files = shipped_files()
@@ -56,11 +58,36 @@ def list_models() -> pd.DataFrame:
         _row(card, files)
         for card in sorted(data_folder().glob("*.json"), key=lambda card: card.stem)
     ]
-    columns = [*(field.replace("_", " ") for field in CARD_FIELDS), "file size (MB)"]
+    columns = [*(field.replace("_", " ") for field in CARD_FIELDS), "gate", "file size (MB)"]
     return pd.DataFrame(rows, columns=columns)
 
 
-def _row(path: Path, files: dict[str, Path]) -> list[Any]:
+def gate_note(name: str) -> str | None:
+    """Why a shipped model is no evidence, in a sentence; None for one that passes, or any other.
+
+    >>> gate_note("crate-creatures") is None
+    True
+    """
+    path = data_folder() / f"{name}.json"
+    if name not in shipped_files() or not path.exists():
+        return None
+    card = _card(path)
+    if _gate(card) != "failed":
+        return None
+    return (
+        f"{name} did not learn its task: its accuracy is {card['validation_accuracy']:.0%}, and "
+        f"that of {card.get('gate_of', 'the declared gate')} {card['gate']:.0%}; no conclusion is "
+        "drawn from it"
+    )
+
+
+def _gate(card: dict[str, Any]) -> str:
+    if "gate" not in card:
+        return "none"
+    return "passed" if card["validation_accuracy"] > card["gate"] else "failed"
+
+
+def _card(path: Path) -> dict[str, Any]:
     try:
         card = json.loads(path.read_text(encoding="utf-8"))
     except ValueError as error:
@@ -68,10 +95,15 @@ def _row(path: Path, files: dict[str, Path]) -> list[Any]:
     missing = [field for field in CARD_FIELDS if not isinstance(card, dict) or field not in card]
     if missing:
         raise ValueError(f"{path}: this model card lacks {', '.join(missing)}")
+    return card
+
+
+def _row(path: Path, files: dict[str, Path]) -> list[Any]:
+    card = _card(path)
     if card["name"] != path.stem or path.stem not in files:
         raise ValueError(
             f"{path}: this model card is for {card['name']!r}, "
             f"and needs that name and weights {path.stem}.safetensors beside it"
         )
     megabytes = round(files[path.stem].stat().st_size / 1e6, 2)
-    return [*(card[field] for field in CARD_FIELDS), megabytes]
+    return [*(card[field] for field in CARD_FIELDS), _gate(card), megabytes]

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 from numpy.typing import NDArray
@@ -21,6 +20,8 @@ Colour = tuple[float, float, float]
 
 def model_colours(names: Sequence[str]) -> dict[str, Colour]:
     """A colour for each model, the same wherever the models are named in the same order."""
+    import seaborn as sns
+
     palette = sns.color_palette("colorblind", max(len(names), 1))
     return dict(zip(names, palette, strict=False))
 
@@ -38,6 +39,8 @@ def layer_curves(
     `frame` has the columns layer (from 0), value, model (the colour) and, where `style` names it,
     a column that sets the dashes; `styles` are its values, the solid one first.
     """
+    import seaborn as sns
+
     ax = ax or plt.gca()
     sns.lineplot(
         frame.assign(layer=frame.layer + 1),
@@ -155,6 +158,8 @@ def pair_map(
     Colours end at `chance` plus and minus `reach`; `numbers` stand in the cells of at most 6 heads.
     A head with itself is left blank.
     """
+    import seaborn as sns
+
     ax = ax or plt.gca()
     heads = np.arange(1, len(values) + 1)
     sns.heatmap(
@@ -192,6 +197,8 @@ def spectra(
     ax: Axes | None = None,
 ) -> Axes:
     """Singular values by rank, a line a layer: columns model, layer, rank, value and `style`."""
+    import seaborn as sns
+
     ax = ax or plt.gca()
     sns.lineplot(
         frame,

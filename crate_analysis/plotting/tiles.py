@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 import matplotlib as mpl
 import matplotlib.pyplot as plt
 import numpy as np
-import seaborn as sns
 from matplotlib.axes import Axes
 from numpy.typing import NDArray
 from PIL import Image
@@ -46,6 +45,8 @@ def overlay(picture: Picture, mask: NDArray[np.bool_], colour: Colour = MASK_COL
 
 def tint(picture: Picture, masks: NDArray[np.bool_]) -> Picture:
     """A picture with each mask (m, H, W) in a colour of its own: red, blue, green, and on."""
+    import seaborn as sns
+
     tinted = picture.astype(float)
     for mask, colour in zip(masks, itertools.cycle(sns.color_palette("Set1")), strict=False):
         tinted[mask] = 0.45 * picture[mask] + 0.55 * 255 * np.array(colour)
@@ -56,8 +57,8 @@ def sheet(
     tiles: Sequence[Sequence[Picture]],
     columns: Sequence[str] = (),
     rows: Sequence[str] = (),
-    groups: Mapping[str, int] | None = None,
     ax: Axes | None = None,
+    groups: Mapping[str, int] | None = None,
 ) -> Axes:
     """A sheet of equally large images (H, W, 3), with names of its columns and rows.
 

@@ -8,6 +8,7 @@ from crate_analysis.probes.attention import (
     patch_attention,
 )
 from crate_analysis.probes.collect import collect
+from crate_analysis.probes.controls import accuracy_under, pixel_features, shuffle_patches
 from crate_analysis.probes.features import patch_features, patch_keys
 from crate_analysis.probes.maps import (
     attention_share,
@@ -27,6 +28,7 @@ from crate_analysis.probes.parts import (
 from crate_analysis.probes.pca import pca_rgb, pca_scores
 
 __all__ = [
+    "accuracy_under",
     "adjusted_rand",
     "attention_share",
     "balanced_accuracy",
@@ -46,6 +48,8 @@ __all__ = [
     "patch_labels",
     "pca_rgb",
     "pca_scores",
+    "pixel_features",
     "regrid",
     "separation_auc",
+    "shuffle_patches",
 ]

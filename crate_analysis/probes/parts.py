@@ -7,18 +7,13 @@ Measures give one value a picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
-from scipy.stats import rankdata
-from sklearn.cluster import KMeans
-from sklearn.decomposition import PCA
-from sklearn.linear_model import LogisticRegression
-from sklearn.pipeline import make_pipeline
-from sklearn.preprocessing import StandardScaler
 from torch import Tensor
 
 from crate_analysis.datasets import Sample
@@ -27,13 +22,18 @@ UNLABELLED = -1
 
 
 def patch_labels(
-    samples: Sequence[Sample], grid: tuple[int, int], names: Sequence[str]
+    samples: Sequence[Sample],
+    grid: tuple[int, int],
+    names: Sequence[str],
+    of: Literal["masks", "parts", "objects"] = "masks",
 ) -> Int64[Tensor, "b n"]:
     """For each patch the index in `names` of the mask that covers most of its pixels.
 
     A patch of which all these masks together cover less than half has label -1. So a patch of
     mixed content counts for what most of it shows; of masks that cover the same, the first named
-    counts. Masks of one name are taken together, and a picture may lack some.
+    counts. Masks of one name are taken together, and an image may lack some. `of` says which masks
+    are looked at: all, only those that are part of another one (`Sample.part_of`), or only whole
+    objects.
 
     Raises ValueError where the grid does not divide a picture.
     """
@@ -46,8 +46,10 @@ def patch_labels(
                 f"{height} x {width} pixels"
             )
         planes = torch.zeros(len(names), height, width, dtype=torch.bool)
-        for mask, name in zip(sample.masks, sample.mask_names, strict=True):
-            if name in names:
+        masks = zip(sample.masks, sample.mask_names, sample.part_of, strict=True)
+        for mask, name, whole in masks:
+            is_meant = of == "masks" or (of == "parts") == (whole is not None)
+            if name in names and is_meant:
                 planes[list(names).index(name)] |= mask
         planes = torch.cat([planes, planes.any(0, keepdim=True)])
         cells = planes.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1))
@@ -63,6 +65,8 @@ def separation_auc(scores: Float[Tensor, "b n"], truth: Bool[Tensor, "b n"]) -> 
     One value a picture; 0.5 is chance, below it the scores point the wrong way; ties count half. A
     picture whose patches are all true, or all not, has NaN. Raises ValueError for NaN scores.
     """
+    from scipy.stats import rankdata
+
     if scores.isnan().any():
         raise ValueError("scores hold NaN entries; look for what made them")
     ranks = torch.from_numpy(rankdata(scores.cpu().numpy(), axis=1)).to(scores)
@@ -85,6 +89,11 @@ def linear_probe(
 
     Raises ValueError where the training patches have fewer than two different labels.
     """
+    from sklearn.decomposition import PCA
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
     labelled = train_labels != UNLABELLED
     x, y = train_features[labelled].cpu().numpy(), train_labels[labelled].cpu().numpy()
     if len(np.unique(y)) < 2:
@@ -108,6 +117,8 @@ def cluster_patches(
     By k-means, the best of four starts that `seed` settles. Raises ValueError where there are
     fewer members than clusters.
     """
+    from sklearn.cluster import KMeans
+
     if members.sum() < n_clusters:
         raise ValueError(f"{int(members.sum())} patches do not make {n_clusters} clusters")
     means = KMeans(n_clusters, n_init=4, random_state=seed)

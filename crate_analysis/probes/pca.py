@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from jaxtyping import Float
 from numpy.typing import NDArray
-from sklearn.decomposition import PCA
 from torch import Tensor
 
 Array = NDArray[np.float64]
@@ -136,6 +135,8 @@ def _flat(features: Tensor, grid: tuple[int, int]) -> Array:
 
 def _components(flat: Array, count: int) -> Array:
     """Scores (patches, count) on the principal components; those that are not there are 0."""
+    from sklearn.decomposition import PCA
+
     scores = np.zeros((len(flat), count))
     present = min(count, len(flat) - 1)
     if present and (flat != flat[0]).any():

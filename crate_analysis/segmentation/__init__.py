@@ -23,6 +23,7 @@ from crate_analysis.segmentation.masks import (
     head_iou,
     to_pixels,
 )
+from crate_analysis.segmentation.readings import DINO, READINGS, iou_readings
 from crate_analysis.segmentation.refine import refine_masks
 from crate_analysis.segmentation.rivals import (
     RIVALS,
@@ -35,6 +36,8 @@ from crate_analysis.segmentation.scoring import Scoring
 from crate_analysis.segmentation.truth import Truth, best_heads, by_class
 
 __all__ = [
+    "DINO",
+    "READINGS",
     "RIVALS",
     "Scoring",
     "TrueObjects",
@@ -56,6 +59,7 @@ __all__ = [
     "head_iou",
     "head_scores",
     "image_specific",
+    "iou_readings",
     "location_prior",
     "maskcut",
     "mean_masks",

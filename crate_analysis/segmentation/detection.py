@@ -18,13 +18,13 @@ from filelock import FileLock, Timeout
 from jaxtyping import Bool, UInt8
 from joblib import Parallel, delayed
 from torch import Tensor
-from tqdm import tqdm
 
+from crate_analysis.bars import bar
 from crate_analysis.datasets import Sample, SampleDataset, Samples, as_samples
 from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
 from crate_analysis.distributed import end_with_parent
-from crate_analysis.fingerprints import describe, of_code
+from crate_analysis.fingerprints import describe, of_code, of_edits
 from crate_analysis.models import Edit, UnrolledModel
 from crate_analysis.names import digest, slug
 from crate_analysis.probes.features import patch_keys
@@ -56,6 +56,7 @@ def detect_objects(
     tau: float = 0.15,
     refine: Refine | None = None,
     reading: Reading = READING,
+    edits: Sequence[Edit] = (),
 ) -> pd.DataFrame:
     """MaskCut on the patch features of each image (Yu et al. 2024, Sec. 3.2 and Table 1).
 
@@ -78,6 +79,7 @@ def detect_objects(
         masks again; None, as the paper's Table 1, for none.
     reading : its `workers` read images, and as many processes cut, where it is two or more; with 0
         this one does both. With the model on a GPU all cuts are made here and run there.
+    edits : what is changed on the way, see `walk`; they are part of what was asked for.
 
     Returns a frame with a row an object: image (index in the data set), layer (from 0), score
     (1 for the first mask of an image, 1/2, 1/3 for the next: MaskCut gives none, and the order in
@@ -85,8 +87,9 @@ def detect_objects(
     run lengths).
 
     Raises what `maskcut` raises, ValueError for a layer that does not exist and for a data set
-    without images that can be read, RuntimeError where another run is writing the same file, and
-    DamagedFileError for lines that are not as they were written.
+    without images that can be read, and for an edit that has no fingerprint, RuntimeError where
+    another run is writing the same file, and DamagedFileError for lines that are not as they were
+    written.
     """
     cuts = _Cuts(check_layers(check_model(model), layers), n_masks, tau, refine)
     dataset = as_samples(dataset, image_size=model.config.image_size)
@@ -97,15 +100,14 @@ def detect_objects(
         "tau": tau,
         "refine": refine.__name__ if refine else None,
         "code": of_code(Path(__file__).with_name("maskcut.py")),
+        **({"edits": of_edits(edits)} if edits else {}),
     }
     count = reading.count(dataset)
     header = seal(settings)
     with _open_results(Path(folder), model.name, header) as (file, done):
-        records = _records(model, dataset, range(done, count), cuts, reading)
-        bar = tqdm(
-            records, model.name, count, initial=done, unit="image", disable=not reading.progress
-        )
-        for place, record in enumerate(bar, done):
+        records = _records(model, dataset, range(done, count), cuts, reading, edits)
+        shown = bar(records, model.name, count, initial=done, shown=reading.progress)
+        for place, record in enumerate(shown, done):
             file.write(_line(record, header, place))
             file.flush()
     return read_results(file.name, count)

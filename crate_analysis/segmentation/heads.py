@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
-from scipy.stats import norm, rankdata
 
 CHOICES = ["model", "maps", "rule", "within", "mask", "is_part"]
 """For each of which a head is chosen."""
@@ -64,6 +63,8 @@ def agreement_intervals(
 
     Raises ValueError for fewer than two heads and for pairs without an entry.
     """
+    from scipy.stats import norm
+
     for name, entries in pairs.items():
         if not entries.any():
             raise ValueError(f"pairs {name!r} hold no entry; leave them out")
@@ -102,6 +103,8 @@ def _resample(
 def _agreement(
     values: Float[np.ndarray, "*m i k"], weights: Float[np.ndarray, "*r s i"]
 ) -> Float[np.ndarray, "*_ g g"]:
+    from scipy.stats import rankdata
+
     if values.shape[-1] < 2:
         raise ValueError("one head agrees with itself everywhere; give the scores of at least 2")
     known = np.isfinite(values)

@@ -14,7 +14,6 @@ import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
-from sklearn.cluster import KMeans
 from torch import Tensor
 
 from crate_analysis.datasets import Samples, as_samples
@@ -32,6 +31,8 @@ MEAN = "mean mask"
 PRIOR = "location prior"
 RANDOM = "random maps"
 CEILING = "patch ceiling"
+FROM_TRAINING = (KMEANS, MEAN, PRIOR)
+"""Those that are made from training images."""
 RIVALS = (OTHERS, KMEANS, MEAN, PRIOR, RANDOM, CEILING)
 """What the column `maps` calls maps that are not the network's own of the image."""
 
@@ -39,7 +40,7 @@ RIVALS = (OTHERS, KMEANS, MEAN, PRIOR, RANDOM, CEILING)
 def scores_with_rivals(
     model: UnrolledModel,
     data: Samples,
-    train: Samples,
+    train: Samples | None,
     scoring: Scoring = SCORING,
     layers: Sequence[int] | None = None,
     rivals: Sequence[str] = RIVALS,
@@ -55,7 +56,8 @@ def scores_with_rivals(
     model, data, layers, reading, edits : as `walk` takes them; two images or more of one size, with
         masks.
     train : other images with masks, of the same size, that the mean masks are made from; a spec is
-        loaded in its split `train`. `reading.limit` holds for it too.
+        loaded in its split `train`. `reading.limit` holds for it too. None where no rival is made
+        from training images.
     scoring : what is scored, for all maps alike.
     rivals : of these, by the column `maps`:
         `other images`, the network's own maps of another image, layer by layer and head by head;
@@ -82,6 +84,7 @@ def scores_with_rivals(
     patch grid.
 
     >>> from crate_analysis import load_dataset, load_model
+    >>> from crate_analysis.segmentation import best_heads
     >>> train = load_dataset("creatures", "train", 72, limit=8)
     >>> model, four = load_model("crate-creatures"), Reading(limit=4)
     >>> scores = scores_with_rivals(model, "creatures", train, layers=[-2], reading=four)
@@ -93,6 +96,9 @@ def scores_with_rivals(
         raise ValueError(f"there is no rival {unknown[0]!r}; there are {', '.join(RIVALS)}")
     if draws < 1:
         raise ValueError(f"draws={draws} must be at least 1")
+    trained = [name for name in rivals if name in FROM_TRAINING]
+    if trained and train is None:
+        raise ValueError(f"{trained[0]!r} is made from training images: give train, or none of it")
     size = check_model(model).config.image_size
     samples = as_samples(data, image_size=size)
     own = _own(model, samples, scoring, layers, reading, edits)
@@ -100,7 +106,7 @@ def scores_with_rivals(
     grid = (shape[0], shape[1])
     fixed: dict[str, Tensor] = {}
     prior: dict[tuple[str, bool], Tensor] = {}
-    if {KMEANS, MEAN, PRIOR} & set(rivals):
+    if train is not None and trained:
         masks, prior = _mean_masks(as_samples(train, "train", size), grid, scoring, reading)
         fixed = {MEAN: masks.mean(0, keepdim=True), KMEANS: _centres(masks, heads, seed)}
         fixed = {name: maps.unflatten(-1, grid) for name, maps in fixed.items() if name in rivals}
@@ -291,6 +297,8 @@ def _mean_masks(
 
 
 def _centres(masks: Float[Tensor, "k n"], count: int, seed: int) -> Float[Tensor, "c n"]:
+    from sklearn.cluster import KMeans
+
     if len(masks) < count:
         raise ValueError(
             f"{len(masks)} objects of the training images make no {count} mean masks, one a head; "

@@ -26,7 +26,8 @@ class Finding:
     quantity : what was measured. With `model` it names the row, in every run alike: it must not
         depend on what comes out.
     values : one value an image, of which the mean and its 95 % interval are taken; or a
-        `MeanInterval`; or a single number, which has no interval.
+        `MeanInterval`; or a single number, which has no interval. Without values, such as those of
+        a rival that this run has not, there is no row.
     claim : the name of the claim that this number decides; by default none.
     rival : what the number is compared with to decide the claim, as a pair of name and value; by
         default 0, as for a difference.
@@ -36,7 +37,7 @@ class Finding:
 
     model: str
     quantity: str
-    values: ArrayLike
+    values: ArrayLike | float | MeanInterval
     claim: str = ""
     rival: tuple[str, float] | None = None
     expected: Literal["above", "below"] = "above"
@@ -89,7 +90,8 @@ def results_frame(findings: Iterable[Finding]) -> pd.DataFrame:
     Raises ValueError where two are of the same, by which rows of many runs are put side by side,
     and for a claim that is not in `CLAIMS`.
     """
-    frame = pd.DataFrame([finding.row() for finding in findings], columns=RESULTS)
+    rows = [finding.row() for finding in findings if np.size(finding.values)]
+    frame = pd.DataFrame(rows, columns=RESULTS)
     for claim in set(frame.claim) - {"", *CLAIMS}:
         raise ValueError(unknown("claim", claim, CLAIMS))
     twice = frame[frame.duplicated(["model", "quantity"])]
@@ -146,7 +148,7 @@ class Subject:
             return Number(*self.rows.loc[quantity, ["mean", "low", "high"]])
         if quantity in self.quantities or not self.quantities:
             raise AbsentNumberError(quantity)
-        near = nearest(quantity, self.quantities, cutoff=0)
+        near = nearest(quantity, self.quantities, cutoff=0.0)
         raise KeyError(f"no finding is called {quantity!r}; did you mean {near!r}?")
 
 

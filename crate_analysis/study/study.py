@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import json
 import os
-from collections.abc import Callable, Iterable, Mapping, MutableMapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import islice
@@ -24,11 +24,12 @@ from torch import Tensor
 from crate_analysis.datasets import Sample, SampleDataset, batches, load_dataset, stack_images
 from crate_analysis.datasets.batches import AbsentError, attempts
 from crate_analysis.datasets.sample import UnreadableSampleError
-from crate_analysis.models import UnrolledModel, load_models
+from crate_analysis.models import UnrolledModel, load_models, load_snapshots
 from crate_analysis.models.registry import from_config
 from crate_analysis.plotting import Colour, model_colours
 from crate_analysis.probes import papers_layer
 from crate_analysis.provenance import provenance
+from crate_analysis.segmentation.rivals import FROM_TRAINING, RIVALS
 from crate_analysis.study.findings import (
     Finding,
     Subject,
@@ -47,7 +48,10 @@ from crate_analysis.study.showing import (
 from crate_analysis.walk import Reading, check_layer
 from crate_analysis.writing import write_text
 
-Truth = Literal["masks", "parts", "labels"]
+Truth = Literal["masks", "parts", "labels", "train"]
+"""What images may come with: masks, masks of parts, labels, and a training split beside them."""
+Needs = Truth | Sequence[Truth] | pd.DataFrame
+"""What an output cannot be made without: truth, or a frame with at least one row."""
 Choices = Sequence[Any] | Mapping[str, Any]
 """What a picker offers: values, or what to call them -> values."""
 Draw = Callable[..., pd.DataFrame]
@@ -77,9 +81,22 @@ class Network:
     study: Study
 
     @property
-    def train_images(self) -> SampleDataset:
-        """As many images of the training split."""
-        return self.study.load_images(self.model, "train")
+    def train_images(self) -> SampleDataset | None:
+        """As many images of the training split, None where the data have no such split."""
+        try:
+            return self.study.load_images(self.model, "train")
+        except FileNotFoundError:
+            return None
+
+    def snapshots(self) -> Iterator[tuple[int, UnrolledModel]]:
+        """Pairs of training step and model, in order, where snapshots were kept; else none.
+
+        See `load_snapshots`; an untrained twin has none.
+        """
+        if self.weights == "untrained":
+            return iter(())
+        spec = self.study.models[self.study.labels.index(self.label)]
+        return load_snapshots(spec, self.study.device)
 
     @property
     def colour(self) -> Colour:
@@ -223,6 +240,13 @@ class Study:
         """How images are read: by `workers` processes, with a bar where a person looks on."""
         return Reading(workers=self.workers, progress=is_live())
 
+    @property
+    def rivals(self) -> tuple[str, ...]:
+        """Those of `RIVALS` that can be had: without training images, those that need none."""
+        if self.networks[0].train_images is None:
+            return tuple(name for name in RIVALS if name not in FROM_TRAINING)
+        return RIVALS
+
     def starts(self, count: int) -> range:
         """Where each group of `count` images begins, for a picker."""
         return range(0, len(self.networks[0].images), count)
@@ -240,37 +264,51 @@ class Study:
         return {}
 
     def has(self, truth: Truth) -> bool:
-        """Whether some of the images come with masks, with masks of parts, or with labels."""
-        if truth not in self._truth:
+        """Whether some of the images come with this truth, or whether there is a split `train`."""
+        if truth not in self._truth and truth == "train":
+            self._truth[truth] = self.networks[0].train_images is not None
+        elif truth not in self._truth:
             samples = (found for _, (found,) in batches(self.networks[0].images, 1))
             self._truth[truth] = any(map(TRUTHS[truth], samples))
         return self._truth[truth]
 
     def each(
-        self, measure: Callable[[Network], pd.DataFrame], untrained: bool = False
+        self,
+        measure: Callable[[Network], pd.DataFrame | None],
+        untrained: bool = False,
+        needs: Needs = (),
     ) -> pd.DataFrame:
         """What `measure` finds for each network, in one frame, beginning with model and weights.
 
-        `untrained` measures their twins too, whose `weights` are `untrained`. Where the images
-        lack the truth that is asked for, the frame is empty and a line says so.
+        `untrained` measures their twins too, whose `weights` are `untrained`. Networks for which
+        `measure` returns None are passed over. Where the images lack the truth that it `needs`,
+        nothing is measured, a line says so, and the frame is empty and without columns.
         """
+        missing = self._missing(needs)
+        if missing:
+            _say(f"Nothing is measured: {missing}.")
+            return pd.DataFrame()
         frames, absent = [], {}
         for network in (*self.networks, *(self.untrained if untrained else ())):
             try:
                 frame = measure(network)
             except AbsentError as error:
                 frame, absent = error.frame, error.absent
+            if frame is None:
+                continue
             names = {"model": network.label, "weights": network.weights}
             rest = [column for column in frame if column not in names]
             frames.append(frame.assign(**names)[[*names, *rest]])
         for reason in absent.values():
             _say(f"`{self.dataset}`: {reason}; what is made from it is left out.")
+        if not frames:
+            return pd.DataFrame(columns=["model", "weights"])
         return pd.concat(frames, ignore_index=True)
 
     # --- outputs ------------------------------------------------------------------------------
 
     def report(
-        self, headline: str, *sentences: str, needs: Iterable[Truth] | Truth = ()
+        self, headline: str, *sentences: str, needs: Needs = ()
     ) -> Callable[[Callable[[], Iterable[Finding]]], pd.DataFrame]:
         """Decorate the generator of a chapter's `Finding`s: sentences and a table of them.
 
@@ -284,13 +322,14 @@ class Study:
 
         def show(function: Callable[[], Iterable[Finding]]) -> pd.DataFrame:
             missing = self._missing(needs)
-            frame = results_frame(() if missing else function())
+            findings = [] if missing else list(function())
+            frame = results_frame(findings)
             write_text(self._file("-results.csv"), frame.to_csv(index=False))
             if missing:
                 _say(f"Findings are left out: {missing}.")
                 return frame
             first, *rest = (headline, *sentences)
-            written = write_sentences([f"**{first}**", *rest], self._subjects(frame))
+            written = write_sentences([f"**{first}**", *rest], self._subjects(frame, findings))
             text = "\n\n".join([" ".join(written), markdown_table(frame)])
             display({"text/markdown": text, "text/plain": text}, raw=True)
             return frame
@@ -302,7 +341,7 @@ class Study:
         caption: str,
         *,
         alt: str,
-        needs: Iterable[Truth] | Truth = (),
+        needs: Needs = (),
         pick: Mapping[str, Choices] | None = None,
     ) -> Callable[[Draw], pd.DataFrame]:
         """Decorate a function that draws on the current figure and returns the numbers behind it.
@@ -335,7 +374,7 @@ class Study:
         self,
         caption: str,
         *,
-        needs: Iterable[Truth] | Truth = (),
+        needs: Needs = (),
         formats: Mapping[str, str] | None = None,
     ) -> Callable[[Callable[[], pd.DataFrame]], pd.DataFrame]:
         """Decorate a function that returns a table; shown with its caption and saved as CSV.
@@ -408,17 +447,22 @@ class Study:
         files = {ending[1:].upper(): str(self._file(f"-{name}{ending}")) for ending in endings}
         return Exhibit(kind, number, name, caption, files)
 
-    def _missing(self, needs: Iterable[Truth] | Truth) -> str:
-        """Which truth the images lack, in words; empty where they have all."""
+    def _missing(self, needs: Needs) -> str:
+        """What is lacking that an output needs, in words; empty where all is there."""
+        if isinstance(needs, pd.DataFrame):
+            return "" if len(needs) else "there is nothing to make it from"
         wanted = [needs] if isinstance(needs, str) else list(needs)
-        names = {"masks": "masks", "parts": "masks of parts", "labels": "labels"}
+        names = {
+            "masks": "masks",
+            "parts": "masks of parts",
+            "labels": "labels",
+            "train": "split `train`",
+        }
         lacking = [names[truth] for truth in wanted if not self.has(truth)]
-        return (
-            f"the images of `{self.dataset}` have no {' and no '.join(lacking)}" if lacking else ""
-        )
+        return f"`{self.dataset}` has no {' and no '.join(lacking)}" if lacking else ""
 
-    def _subjects(self, frame: pd.DataFrame) -> Subjects:
-        quantities = list(dict.fromkeys(frame.quantity))
+    def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
+        quantities = list(dict.fromkeys(finding.quantity for finding in findings))
         of = {name: rows for name, rows in frame.groupby("model", sort=False)}
         networks = {
             network.label: {"layer": network.layer + 1, "depth": len(network.model.layers)}
@@ -466,15 +510,15 @@ def _show_with_picker(
     defaults = {
         name: argument.default for name, argument in inspect.signature(function).parameters.items()
     }
-    controls = {
-        name: ipywidgets.SelectionSlider(
-            options=list(options.items() if isinstance(options, Mapping) else options),
-            value=defaults[name],
+    controls = {}
+    for name, choices in pick.items():
+        options = choices if isinstance(choices, Mapping) else {str(one): one for one in choices}
+        controls[name] = ipywidgets.SelectionSlider(
+            options=list(options.items()),
+            index=list(options.values()).index(defaults[name]),  # a value may be None
             description=name.replace("_", " "),
             continuous_update=False,
         )
-        for name, options in pick.items()
-    }
     display(ipywidgets.HBox(list(controls.values())))
     shown = display(bundle, raw=True, display_id=True)
 

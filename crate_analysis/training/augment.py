@@ -34,10 +34,12 @@ class MultiCrop:
     Parameters
     ----------
     global_size, local_size : sides of the crops after resizing, pixels.
-    n_local : how many local crops of each picture, at least 1.
+    n_local : how many local crops of each picture.
     global_scale, local_scale : least and greatest share of the picture's area that a crop shows.
     jitter : strength of the change of colours; 1 is DINO's (brightness and contrast up to 0.4,
         saturation 0.2, hue 0.1).
+    grey : share of the views that lose their colour, and of the second global crops that are
+        solarised.
 
     Raises ModuleNotFoundError where the optional dependency is missing.
     """
@@ -50,6 +52,7 @@ class MultiCrop:
         global_scale: tuple[float, float] = (0.4, 1.0),
         local_scale: tuple[float, float] = (0.1, 0.4),
         jitter: float = 1.0,
+        grey: float = 0.2,
     ) -> None:
         try:
             from kornia import augmentation as kornia
@@ -65,47 +68,57 @@ class MultiCrop:
                 kornia.RandomResizedCrop((size, size), scale=scale),
                 kornia.RandomHorizontalFlip(p=0.5),
                 kornia.ColorJitter(0.4 * jitter, 0.4 * jitter, 0.2 * jitter, 0.1 * jitter, p=0.8),
-                kornia.RandomGrayscale(p=0.2),
+                kornia.RandomGrayscale(p=grey),
                 kornia.RandomGaussianBlur(BLUR_KERNEL, BLUR_SIGMA, p=blur),
                 kornia.RandomSolarize((0.5, 0.5), (0.0, 0.0), p=solarize),
             )
 
         self._global = (
             view(global_size, global_scale, blur=1.0, solarize=0.0),
-            view(global_size, global_scale, blur=0.1, solarize=0.2),
+            view(global_size, global_scale, blur=0.1, solarize=grey),
         )
         self._local = view(local_size, local_scale, blur=0.5, solarize=0.0)
         self._n_local = n_local
 
     @torch.no_grad()
     def __call__(
-        self, images: UInt8[Tensor, "b 3 H W"], start: int, seed_of: Callable[[int], int]
+        self,
+        images: UInt8[Tensor, "b 3 H W"],
+        start: int,
+        seed_of: Callable[[int], int],
+        partners: UInt8[Tensor, "b 3 H W"] | None = None,
     ) -> Views:
         """Views of the pictures that stand in their batch from position `start` on.
 
-        `seed_of(block)` seeds the draw of the batch's pictures `16 block` to `16 block + 15`.
+        `partners` are other pictures of the same things: the second global crop, and every other
+        local one, is then of them. `seed_of(block)` seeds the draw of the batch's pictures
+        `16 block` to `16 block + 15`.
         """
         # kornia draws for all pictures of a call at once, so each call is of one whole block:
         # positions that are not among these pictures are filled with black ones
         offset = start % BLOCK
         n_blocks = -(-(offset + len(images)) // BLOCK)
-        padded = images.new_zeros(n_blocks * BLOCK, *images.shape[1:])
-        padded[offset : offset + len(images)] = images
+        both = torch.stack([images, images if partners is None else partners])
+        padded = images.new_zeros(2, n_blocks * BLOCK, *images.shape[1:])
+        padded[:, offset : offset + len(images)] = both
         views = [
             self._augment(block.float() / 255, seed_of(start // BLOCK + index))
-            for index, block in enumerate(padded.split(BLOCK))
+            for index, block in enumerate(padded.split(BLOCK, dim=1))
         ]
         here = slice(offset, offset + len(images))
         return Views(*(torch.cat(crops, dim=1)[:, here] for crops in zip(*views, strict=True)))
 
-    def _augment(self, block: Tensor, seed: int) -> Views:
+    def _augment(self, blocks: Tensor, seed: int) -> Views:
         with torch.random.fork_rng(devices=[]):  # kornia draws on the CPU, from the global state
             torch.manual_seed(seed)
-            global_crops = torch.stack([draw(block) for draw in self._global])
-            local_crops = self._local(block.repeat(self._n_local, 1, 1, 1))
-        return Views(
-            _to_uint8(global_crops), _to_uint8(local_crops.unflatten(0, (self._n_local, BLOCK)))
-        )
+            global_crops = torch.stack(
+                [draw(block) for draw, block in zip(self._global, blocks, strict=True)]
+            )
+            local_crops = blocks.new_zeros(0, BLOCK, 3, 1, 1)
+            if self._n_local:
+                sources = [blocks[k % 2] for k in range(self._n_local)]
+                local_crops = self._local(torch.cat(sources)).unflatten(0, (self._n_local, BLOCK))
+        return Views(_to_uint8(global_crops), _to_uint8(local_crops))
 
 
 def _to_uint8(images: Tensor) -> Tensor:

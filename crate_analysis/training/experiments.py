@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -23,7 +24,8 @@ import torch
 
 from crate_analysis.distributed import end_with_parent
 from crate_analysis.models.registry import arch_config
-from crate_analysis.training.loop import Execution, is_training
+from crate_analysis.parsing import parse_yaml
+from crate_analysis.training.loop import FINISHED, Execution, is_training
 from crate_analysis.training.objectives import OBJECTIVES
 from crate_analysis.training.pictures import cached_pictures
 from crate_analysis.training.recipe import Recipe
@@ -32,6 +34,10 @@ from crate_analysis.writing import write_text
 
 TABLE = "runs.csv"
 LOG = "run.log"
+
+
+class FailedRunError(RuntimeError):
+    """Some runs of an experiment ended with an error."""
 
 
 @dataclass(frozen=True)
@@ -44,6 +50,10 @@ class Search:
     """Column of the log whose last entry is compared; the greatest is best."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the short runs, where they differ from the cell's: above all fewer `epochs`."""
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("search: values are what each cell tries, such as [1e-3, 2e-3]")
 
 
 @dataclass(frozen=True)
@@ -73,9 +83,19 @@ class Experiment:
             raise ValueError(
                 f"objective: there is no {self.objective!r}, only {', '.join(OBJECTIVES)}"
             )
+        for name, kind in (("declared", Mapping), ("common", Mapping), ("cells", Mapping)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name}: write keys and values")
         if not self.cells or not self.seeds:
             raise ValueError("cells and seeds: an experiment has at least one of each")
+        for seed in self.seeds:
+            if self.seeds.count(seed) > 1:
+                raise ValueError(f"seeds: {seed} is given twice")
         for cell in self.cells:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", str(cell)) or cell == "search":
+                raise ValueError(f"cells: {cell!r} cannot be a cell's name: it is one of a folder")
+            if not isinstance(self.cells[cell], Mapping):
+                raise ValueError(f"cell {cell}: write settings, or {{}} for none of its own")
             self.recipe(cell)
             self.search_runs(cell)
 
@@ -99,7 +119,7 @@ class Experiment:
             raise ValueError(f"cell {cell}: {error}") from None
 
     def search_runs(self, cell: str) -> list[Run]:
-        """The short runs of a cell's search; none where there is none, or the cell names a value."""
+        """The short runs of a cell's search, none where the cell itself names the setting."""
         if self.search is None or self.search.setting in self.cells[cell]:
             return []
         setting, changes = self.search.setting, self.search.settings
@@ -139,7 +159,7 @@ class Experiment:
 
 def is_finished(folder: Path) -> bool:
     """Whether the run of this folder has come to its end."""
-    return (folder / "model.safetensors").is_file()
+    return (folder / FINISHED).is_file()
 
 
 def read_experiment(path: Path) -> Experiment:
@@ -158,15 +178,14 @@ def read_experiment(path: Path) -> Experiment:
 
     Raises FileNotFoundError, and ValueError that names the file and the key.
     """
-    import yaml
-
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ValueError(f"{path} is not YAML: {' '.join(str(error).split())}") from None
+        text = path.read_text(encoding="utf-8")
     except (IsADirectoryError, PermissionError) as error:
         raise ValueError(f"{path} cannot be read: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise ValueError(f"{path} is not a text in UTF-8") from None
     try:
+        content = parse_yaml(text)
         if not isinstance(content, dict):
             raise ValueError("it holds no keys such as cells and seeds")
         search = content.pop("search", None)
@@ -211,7 +230,7 @@ def run_experiment(
         A cell's runs are left open until the search that they wait for is finished.
 
     Returns the table that `folder/runs.csv` holds, see `outcome`. It is written anew whenever a run
-    ends. Raises RuntimeError where runs failed, after all others are done.
+    ends. Raises FailedRunError where runs failed, after all others are done.
     """
     execution = execution or Execution()
     jobs = jobs or _jobs(execution.device, threads)

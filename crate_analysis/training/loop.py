@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
+from crate_analysis.bars import bar
 from crate_analysis.distributed import (
     first_process_first,
     rank,
@@ -34,6 +34,8 @@ from crate_analysis.writing import write_bytes, write_text
 
 Row = dict[str, int | float]
 
+FINISHED = "model.safetensors"
+"""Written at the end of a run."""
 LOCK = "training.lock"
 """Held by the process that trains in a folder."""
 
@@ -121,8 +123,8 @@ def run(
     Raises ValueError where there are fewer pictures than the recipe asks for, a batch cannot be
     split as asked, the loss is not finite, or `checkpoint.pt` is damaged or of another run.
     """
-    if (folder / "model.safetensors").exists():
-        task.model.load_state_dict(load_model(folder / "model.safetensors").state_dict())
+    if (folder / FINISHED).exists():
+        task.model.load_state_dict(load_model(folder / FINISHED).state_dict())
         return task.model.eval()
     if len(pictures) < recipe.n_train:
         raise ValueError(
@@ -144,14 +146,8 @@ def run(
     # buffers are functions of what all processes share, so there is nothing to broadcast
     scored = DistributedDataParallel(task, broadcast_buffers=False) if world_size() > 1 else task
 
-    progress = tqdm(
-        range(start, recipe.steps),
-        folder.name,
-        initial=start,
-        total=recipe.steps,
-        unit="step",
-        disable=rank() > 0 or None,
-    )
+    steps = range(start, recipe.steps)
+    progress = bar(steps, folder.name, recipe.steps, initial=start, unit="step", shown=rank() == 0)
     task.train()
     for step in progress:
         indices = recipe.batch_indices(step)
@@ -203,7 +199,7 @@ def run(
     task.eval()
     with first_process_first():
         if rank() == 0:
-            save_model(task.model, folder / "model.safetensors")
+            save_model(task.model, folder / FINISHED)
     return task.model
 
 
@@ -275,12 +271,12 @@ def _claim(folder: Path, recipe: Recipe) -> None:
     path = folder / "recipe.json"
     if path.exists():
         found = read_recipe(path, {recipe.objective: type(recipe)})
-        checkpoint = folder / "checkpoint.pt"
-        step = read_checkpoint(checkpoint)["step"] if checkpoint.exists() else 0
         mine, others = recipe.to_dict(), found.to_dict()
         if mine == others:
             return
-        if not recipe.continues(found, step):
+        checkpoint = folder / "checkpoint.pt"
+        step = read_checkpoint(checkpoint)["step"] if checkpoint.exists() else 0
+        if (folder / FINISHED).exists() or not recipe.continues(found, step):
             differing = [
                 f"{name}={others[name]!r}, not {mine[name]!r}"
                 for name in mine

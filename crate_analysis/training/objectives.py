@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from crate_analysis.models import UnrolledModel
-from crate_analysis.training import dino, supervised
+from crate_analysis.training import dino, simdino, supervised
 from crate_analysis.training.recipe import Recipe, SupervisedRecipe
 
 
@@ -27,5 +27,6 @@ OBJECTIVES = {
     for objective in (
         Objective("train", SupervisedRecipe, supervised.train, supervised.report),
         Objective("dino", dino.DinoRecipe, dino.train, dino.report),
+        Objective("simdino", simdino.SimDinoRecipe, simdino.train, simdino.report),
     )
 }

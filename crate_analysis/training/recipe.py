@@ -143,8 +143,8 @@ class Recipe:
     def generator(self, *purpose: int) -> torch.Generator:
         """Random numbers settled by the recipe's seed and what they are for.
 
-        1 is the order of the pictures, 2 flips, 3 views, 4 the weights of a projection head, 5 which
-        patches are left out.
+        1 is the order of the pictures, 2 flips, 3 views, 4 the weights of a projection head,
+        5 which patches are left out.
         """
         # torch's CPU generator takes in 32 bits of a seed only, so all are hashed to 32
         entropy = np.random.SeedSequence((self.seed, *purpose))

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 NAMES = sorted({path.stem for path in FOLDER.glob("*.*") if path.suffix in (".ipynb", ".py")})
 OLD = {
-    "01-models-and-data", "02-compression", "03-steps", "05-attention", "09-heads", "10-pca",
+    "01-models-and-data", "05-attention", "09-heads", "10-pca",
     "11-detection", "12-noise", "13-variants", "14-ablation", "15-training", "16-transfer",
     "24-released-checkpoints", "25-grid",
 }  # fmt: skip
@@ -79,9 +79,7 @@ def test_no_outputs(name):
 @EACH_NEW
 def test_a_chapter_is_as_jupyterlab_saves_it(name):
     """What the save hook of `make lab` would change is not committed."""
-    config = SimpleNamespace(
-        ServerApp=SimpleNamespace(), LabApp=SimpleNamespace(), ContentsManager=SimpleNamespace()
-    )
+    config = SimpleNamespace(ServerApp=SimpleNamespace(), LabApp=SimpleNamespace())
     path = ROOT / "workflow/jupyter_config.py"
     tidy = runpy.run_path(str(path), {"get_config": lambda: config})["tidy"]
     text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")

@@ -127,9 +127,8 @@ def test_a_change_of_parts_or_coat_changes_nothing_else(datasets):
             other = dataset.with_classes(index, 0, coat)
             assert torch.equal(plain.masks, other.masks)
             assert not torch.equal(plain.image, other.image)
-            outside = ~plain.masks[0]
-            edge = torch.nn.functional.max_pool2d(plain.masks[:1].float(), 3, 1, 1)[0] > 0
-            assert torch.equal(plain.image[:, outside & ~edge], other.image[:, outside & ~edge])
+            painted = (plain.image != dataset.background(index)).any(0)
+            assert not ((plain.image != other.image).any(0) & ~painted).any()
 
 
 def test_a_class_that_is_not_there_is_refused(datasets):
@@ -159,7 +158,7 @@ def test_animals_are_large_whole_and_all_over_the_place(samples):
     assert shares.max() <= 0.36
     assert all({"legs", "ears", "tail", "muzzle"} <= set(sample.mask_names) for sample in samples)
     ears = torch.stack([s.masks[s.mask_names.index("ears")].float() for s in samples]).mean(0)
-    assert ears.max() < 0.2  # no pixel is of the ears in more than a fifth of the images
+    assert ears.max() < 0.3  # no place has ears in more than three images of ten
 
 
 def features(image: torch.Tensor) -> np.ndarray:

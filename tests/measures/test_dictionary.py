@@ -1,5 +1,6 @@
 """Dictionaries of a few atoms, worked out by hand, then ISTA's own step."""
 
+import copy
 import math
 
 import pytest
@@ -9,6 +10,8 @@ from crate_analysis import build_model
 from crate_analysis.measures import (
     atom_cosines,
     coding_objective,
+    dictionary_change,
+    dictionary_frame,
     lasso_objective,
     step_strength,
 )
@@ -118,3 +121,28 @@ def test_istas_relu_can_raise_it():
     before = lasso_objective(token, token, ista.weight, 0.1)
     after = lasso_objective(ista(token), token, ista.weight, 0.1)
     assert (before.item(), after.item()) == pytest.approx((0.2, 2))
+
+
+def test_how_far_a_dictionary_has_moved(unchecked):
+    first = torch.tensor([[3.0, 0.0], [0.0, 4.0]])
+    assert dictionary_change(first, first) == (0.0, 1.0)
+    assert dictionary_change(-2 * first, first) == (3.0, -1.0)
+    turned = first.flip(0)  # orthogonal as a vector: ||a - b||^2 = 25 + 25
+    assert dictionary_change(turned, first) == pytest.approx((2**0.5, 0.0))
+    with pytest.raises(ValueError, match=r"are \(2, 2\) and \(3, 2\): take both from one"):
+        dictionary_change(first, torch.ones(3, 2))
+    with pytest.raises(ValueError, match="a dictionary of zeros has no direction"):
+        dictionary_change(first, torch.zeros(2, 2))
+
+
+def test_a_frame_of_all_layers_beside_the_first_values():
+    torch.manual_seed(0)
+    sizes = {"image_size": 16, "patch_size": 4, "dim": 12, "depth": 2, "heads": 3}
+    first = build_model("crate_micro_patch6_72.creatures", **sizes)
+    model = copy.deepcopy(first)
+    with torch.no_grad():
+        model.layers[1].nonlinearity.fn.weight.mul_(3)
+    frame = dictionary_frame(model, first).groupby("layer").first()
+    assert frame.change.tolist() == pytest.approx([0, 2]) and frame.cosine.tolist() == [1, 1]
+    assert frame.gap[0] == pytest.approx(dictionary_frame(first).gap.iloc[0])
+    assert dictionary_frame(first).change.isna().all()

@@ -14,6 +14,7 @@ from crate_analysis.measures import (
     lift,
     measure_layers,
     measured_gradient,
+    random_step,
     rate_change,
     turned,
     turned_cosine,
@@ -185,6 +186,17 @@ def test_rate_change_is_the_difference_of_the_rates():
         torch.testing.assert_close(rate_change(state, 0 * step), torch.zeros(2))
         short = with_length_of(-measured_gradient(state), 1e-3 * step)
         assert (rate_change(state, short) < 0).all()
+
+
+def test_a_random_step_is_as_long_and_points_nowhere():
+    step = torch.randn(3, 20, 16, generator=torch.Generator().manual_seed(12345)) * torch.tensor(
+        [1.0, 5.0, 100.0]
+    ).view(3, 1, 1)
+    drawn = random_step(step)
+    torch.testing.assert_close(drawn.norm(dim=(1, 2)), step.norm(dim=(1, 2)))
+    assert torch.equal(drawn, random_step(step)) and not torch.equal(drawn, random_step(step, 1))
+    values = torch.stack([cosine(random_step(step, seed), step) for seed in range(200)])
+    assert abs(values.mean()) < 0.01 and values.std() == pytest.approx(320**-0.5, rel=0.1)
 
 
 def test_a_turned_step_keeps_lengths_and_angles_and_loses_its_direction():

@@ -5,11 +5,13 @@ import math
 import pytest
 import torch
 
+from crate_analysis import build_model
 from crate_analysis.measures import (
     effective_dimension,
     orthogonality_gap,
     principal_cosines,
     subspace_coherence,
+    subspace_frame,
     subspace_overlap,
     token_dimension,
 )
@@ -116,3 +118,13 @@ def test_a_matrix_without_numbers_is_refused(measure):
         measure(torch.tensor([[1.0, float("nan")]]))
     with pytest.raises(ValueError, match="matrix of zeros"):
         measure(torch.stack([torch.eye(2), torch.zeros(2, 2)]))
+
+
+def test_a_frame_of_all_pairs_agrees_with_the_pair():
+    model = build_model("crate_micro_patch6_72.creatures", dim=12, heads=3, depth=2)
+    frame = subspace_frame(model).set_index(["layer", "head", "other"])
+    bases = model.layers[1].subspaces()
+    expected = subspace_overlap(bases)[0, 2].item()
+    assert frame.overlap[1, 0, 2] == pytest.approx(expected)
+    assert frame.overlap[1, 2, 2] != frame.overlap[1, 2, 2] and len(frame) == 2 * 9
+    assert frame.dimension[1, 2, 0] == pytest.approx(effective_dimension(bases)[2].item())

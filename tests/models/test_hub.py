@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import socket
 import sys
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
@@ -17,6 +18,7 @@ from crate_analysis import load_model
 from crate_analysis.models import ARCHS, load_models, load_snapshots
 from crate_analysis.models.checkpoints import locate
 from crate_analysis.models.hub import fetch
+from crate_analysis.models.registry import from_config
 from crate_analysis.specs import default_label, parse_spec
 
 COMMIT = "a" * 40
@@ -76,10 +78,9 @@ def online(monkeypatch):
             revision, _, file = rest.partition("/")
             content = files.get(f"{repo}/{revision}/{file}")
             if content is None:
-                known = [key.rsplit("/", 1)[0] for key in files]
-                if not any(key.startswith(f"{repo}/") for key in known):
+                if not any(key.startswith(f"{repo}/") for key in files):
                     self.answer(401, "RepoNotFound")
-                elif f"{repo}/{revision}" not in known:
+                elif not any(key.startswith(f"{repo}/{revision}/") for key in files):
                     self.answer(404, "RevisionNotFound")
                 else:
                     self.answer(404, "EntryNotFound")
@@ -282,3 +283,68 @@ def test_the_extra_is_named_where_it_is_missing(monkeypatch):
     monkeypatch.setitem(sys.modules, "huggingface_hub", None)
     message = message_of(ModuleNotFoundError, load_model, "hf:a/b@vit_small_patch8_224")
     assert message == "hf:a/b needs huggingface_hub: pip install 'crate-analysis[hub]'"
+
+
+# --- the names that users type ----------------------------------------------------------------
+
+
+def small(arch, **changes):
+    """A published network with two layers."""
+    torch.manual_seed(0)
+    return from_config(ARCHS[arch].override(depth=2, **changes)).eval()
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_dino_v1_as_the_hub_has_it(online, cached, monkeypatch, tmp_path, others, offline):
+    files, asked = online
+    model = small("vit_small_patch8_224.dino")
+    save_file(others.transformers_vit(model.state_dict()), tmp_path / "x.safetensors")
+    found = {
+        "pytorch_model.bin": None,
+        "model.safetensors": (tmp_path / "x.safetensors").read_bytes(),
+        "config.json": json.dumps(
+            {"model_type": "vit", "num_attention_heads": 6, "layer_norm_eps": 1e-12}
+        ).encode(),
+        "preprocessor_config.json": b'{"image_mean": [0.485, 0.456, 0.406]}',
+    }
+    for name, content in found.items():
+        if content and offline:
+            cached("facebook/dino-vits8", name, content)
+        elif content:
+            files[f"facebook/dino-vits8/main/{name}"] = content
+    if offline:
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", True)
+    loaded = load_model("hf:facebook/dino-vits8")
+    assert_same_weights(loaded, model)
+    assert (loaded.name, loaded.config.heads, loaded.config.norm_eps) == ("dino-vits8", 6, 1e-12)
+    assert bool(asked) is not offline
+
+
+def test_dinov2_in_shards(online, tmp_path, others):
+    files, _ = online
+    model = small("vit_small_patch14_518.dinov2")
+    others.sharded(others.transformers(model.state_dict()), tmp_path)
+    for path in tmp_path.glob("model*"):
+        files[f"facebook/dinov2-small/main/{path.name}"] = path.read_bytes()
+    config = {"model_type": "dinov2", "num_attention_heads": 6}
+    files["facebook/dinov2-small/main/config.json"] = json.dumps(config).encode()
+    loaded = load_model("small=hf:facebook/dinov2-small")
+    assert_same_weights(loaded, model)
+    assert (loaded.name, loaded.config.position_resize) == ("small", "size")
+    del files["facebook/dinov2-small/main/model-00002-of-00002.safetensors"]
+    files["other/dinov2/main/model.safetensors.index.json"] = files[
+        "facebook/dinov2-small/main/model.safetensors.index.json"
+    ]
+    message = message_of(FileNotFoundError, load_model, "hf:other/dinov2")
+    assert "other/dinov2 lists the shard model-00001-of-00002.safetensors and lacks it" in message
+
+
+def test_crate_alpha_in_its_folder(online, tmp_path):
+    files, _ = online
+    model = small("crate_base_patch16_224.alpha")
+    torch.save(model.state_dict(), tmp_path / "x.pth")
+    name = "UCSC-VLAA/CRATE-alpha"
+    files[f"{name}/main/torch/crate_alpha_B16.pth"] = (tmp_path / "x.pth").read_bytes()
+    loaded = load_model(f"hf:{name}/torch/crate_alpha_B16.pth")
+    assert_same_weights(loaded, model)
+    assert loaded.config == model.config and loaded.name == "crate_alpha_B16"

@@ -14,16 +14,20 @@ from crate_analysis.models.config import IMAGENET_MEAN, IMAGENET_STD
 from crate_analysis.models.registry import from_config
 from crate_analysis.models.released import (
     ANNOUNCED,
+    CHUNKS,
     DEAD,
     DEMO,
+    ENCODER,
+    HUB_DINOV2,
     LISTED,
     NOT_FOUND,
     OBTAINED,
     PLAIN,
     TEACHER,
     TRAINING,
+    TRANSFORMERS,
 )
-from crate_analysis.models.shapes import settle_config
+from crate_analysis.models.shapes import SOURCE_FIELDS, settle_config
 
 TABLE = released_checkpoints()
 FILES = TABLE[TABLE.file != ""]
@@ -35,8 +39,21 @@ def prefixed(weights, prefix):
     return {prefix + key: value for key, value in weights.items()}
 
 
-def published(weights, layout):
+def published(weights, layout, others):
     """Weights nested as the row says, written out by hand from what publishes them."""
+    dim = weights["cls_token"].shape[-1]
+    if layout == ENCODER:
+        other = {"mask_token": torch.ones(1, 1, dim), "decoder_pred.bias": torch.ones(3)}
+        return {"model": others.crate_mae(weights) | other}
+    if layout == CHUNKS:
+        head = {"dino_head.mlp.0.weight": torch.ones(2, 2)}
+        inside = others.chunked(weights) | {"mask_token": torch.ones(1, dim)}
+        return {"teacher": prefixed(inside, "backbone.") | head}
+    if layout == HUB_DINOV2:
+        return weights | {"mask_token": torch.ones(1, dim)}
+    if layout == TRANSFORMERS:
+        is_dinov2 = "blocks.0.ls1.gamma" in weights
+        return (others.transformers if is_dinov2 else others.transformers_vit)(weights)
     if layout == TRAINING:
         state = prefixed(weights, "module.")
         return {"epoch": 90, "arch": "CRATE_small", "state_dict": state, "best_acc1": torch.ones(1)}
@@ -69,13 +86,14 @@ def shrink(arch, monkeypatch):
 
 
 @pytest.mark.parametrize("row", ROWS)
-def test_a_file_of_each_row_is_loaded_by_its_own_name(row, tmp_path, monkeypatch):
+def test_a_file_of_each_row_is_loaded_by_its_own_name(row, tmp_path, monkeypatch, others):
     """Narrow, with one layer in place of all; the name is the row's, in a folder of our own."""
     shrink(row.arch, monkeypatch)
     torch.manual_seed(0)
-    config = ARCHS[row.arch].override(num_classes=7 if row.classes else 0, image_size=32)
+    size = 4 * ARCHS[row.arch].patch_size
+    config = ARCHS[row.arch].override(num_classes=7 if row.classes else 0, image_size=size)
     weights = from_config(config).state_dict()
-    stored = published(weights, row.layout)
+    stored = published(weights, row.layout, others)
     if row.file.startswith("hf:"):
         file = tmp_path / "model.safetensors"
         save_file(stored, file, {"format": "pt"})
@@ -84,16 +102,23 @@ def test_a_file_of_each_row_is_loaded_by_its_own_name(row, tmp_path, monkeypatch
         torch.save(stored, file)
 
     loaded = load_model(f"{file}@{row['name'].rpartition('@')[2]}")
+    if (
+        row.layout == TRANSFORMERS
+    ):  # whose code resizes by size, and whose ViT has an eps of its own
+        config = config.override(**{f: getattr(loaded.config, f) for f in SOURCE_FIELDS})
+        assert loaded.config.position_resize in ("size", "antialias")
     assert loaded.config == config
     assert loaded.config.pixel_mean == row["pixel mean"]
     for key, value in loaded.state_dict().items():
         assert torch.equal(value, weights[key]), key
+    assert loaded.config.registers == ARCHS[row.arch].registers
 
 
 @pytest.mark.parametrize("row", ROWS)
 def test_the_shapes_of_a_whole_file_agree_with_its_row(row):
     config = settle_config(keys(row.arch), {}, row.arch, {})
-    assert config.num_classes == row.classes and config.image_size == row["image size"] == 224
+    assert config.num_classes == row.classes and config.image_size == row["image size"]
+    assert row["image size"] == (518 if row.system.startswith("DINOv2") else 224)
     patch, letter = row.system.partition("/")[2].partition(",")[0], row.system.partition("/")[0][-1]
     assert config.patch_size == int(patch)
     assert letter == row.arch.split("_")[1][0].upper()

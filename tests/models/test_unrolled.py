@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from itertools import pairwise
 
@@ -43,21 +44,24 @@ def literal_layer(model, index, tokens):
     config, w = model.config, {k: v for k, v in model.state_dict().items()}
     p = config.dim // config.heads
     if config.family == "crate":
-        stem, eps, bias = f"transformer.layers.{index}.", 1e-5, 0
+        stem, bias = f"transformer.layers.{index}.", 0
         norms = ("0.norm", "1.norm")
         qkv, out = w[stem + "0.fn.qkv.weight"], "0.fn.to_out.0"
         mlp = ("1.fn.fc1", "1.fn.fc2")
     else:
-        stem, eps, bias = f"blocks.{index}.", 1e-6, w[f"blocks.{index}.attn.qkv.bias"]
+        stem, bias = f"blocks.{index}.", w[f"blocks.{index}.attn.qkv.bias"]
         norms, mlp = ("norm1", "norm2"), ("mlp.fc1", "mlp.fc2")
         qkv, out = w[stem + "attn.qkv.weight"], "attn.proj"
+
+    eps = 1e-6 if config.family == "vit" or not config.output_bias else 1e-5
+    scales = [w.get(f"{stem}ls{half}.gamma", 1) for half in (1, 2)]
 
     def norm(z, name):
         z = (z - z.mean(-1, keepdim=True)) / (z.var(-1, keepdim=True, correction=0) + eps).sqrt()
         return z * w[stem + name + ".weight"] + w[stem + name + ".bias"]
 
     def linear(z, name):
-        return z @ w[stem + name + ".weight"].T + w[stem + name + ".bias"]
+        return z @ w[stem + name + ".weight"].T + w.get(stem + name + ".bias", 0)
 
     mapped = norm(tokens, norms[0]) @ qkv.T + bias
     query, key, value = mapped.chunk(3, -1) if config.attention == "mhsa" else [mapped] * 3
@@ -68,10 +72,16 @@ def literal_layer(model, index, tokens):
         attention.append(logits.exp() / logits.exp().sum(-1, keepdim=True))
         mixed.append(attention[-1] @ value[..., head])
     mixed = torch.cat(mixed, -1)
-    half = tokens + (mixed if config.heads == 1 else linear(mixed, out))
+    half = tokens + scales[0] * (mixed if config.heads == 1 else linear(mixed, out))
     z = norm(half, norms[1])
     if config.nonlinearity == "mlp":
-        output = half + linear(F.gelu(linear(z, mlp[0])), mlp[1])
+        output = half + scales[1] * linear(F.gelu(linear(z, mlp[0])), mlp[1])
+    elif config.nonlinearity == "ista_overcomplete":  # Yang et al. 2024, atom by atom
+        d, d1, eta, lam = w[stem + "1.fn.D"], w[stem + "1.fn.D1"], 0.1, 0.1
+        first = (eta * torch.einsum("da,btd->bta", d, z) - eta * lam).clamp(min=0)
+        misfit = torch.einsum("da,bta->btd", d, first) - z
+        second = first - eta * torch.einsum("da,btd->bta", d, misfit) - eta * lam
+        output = half + torch.einsum("da,bta->btd", d1, second.clamp(min=0))
     else:
         d, eta, lam = w[stem + "1.fn.weight"], config.step_size, config.sparsity
         code = z + eta * ((z - z @ d.T) @ d)
@@ -304,6 +314,85 @@ def test_sparse_coding_is_what_the_second_half_does(build_tiny, kind, images):
 
 
 @torch.no_grad()
+def test_an_overcomplete_code_is_two_steps_from_zero(build_tiny, images):
+    model = build_tiny("crate-alpha")
+    for state in model.unroll(images):
+        dictionary, step_size, sparsity = state.sparse_coding
+        assert dictionary.shape == (12, 48) and state.codes.shape == (2, 17, 48)
+        assert torch.equal(state.sparsified, state.codes) and state.has_residual
+        codes = state.initial_codes
+        assert codes.shape == state.codes.shape and not codes.any()
+        for _ in range(2):
+            misfit = state.normed_half - codes @ dictionary.T
+            codes = (codes + step_size * (misfit @ dictionary - sparsity)).clamp(min=0)
+        torch.testing.assert_close(state.codes, codes)
+        back = model.transformer.layers[state.index].nonlinearity.fn.D1
+        torch.testing.assert_close(state.output, state.half + codes @ back.T)
+        assert 0 < (state.codes != 0).float().mean() < 1
+
+
+@torch.no_grad()
+def test_ista_starts_at_the_token_and_its_code_is_the_output(build_tiny, images):
+    for state in build_tiny("crate").unroll(images):
+        assert torch.equal(state.initial_codes, state.normed_half)
+        assert state.sparsified is state.output
+    state = next(build_tiny("vit").unroll(images))
+    assert state.sparsified is state.output
+    with pytest.raises(ValueError, match="no dictionary"):
+        _ = state.initial_codes
+
+
+@torch.no_grad()
+def test_registers_are_readable_and_no_patches(build_tiny, images):
+    for kind, count in (("vit-dinov2", 2), ("vit", 0), ("crate-alpha", 0)):
+        model = build_tiny(kind)
+        for state in model.unroll(images):
+            assert state.registers.shape == (2, count, 12)
+            assert state.attention()[..., state.patches].shape[-1] == 16
+        state = next(model.unroll(images))
+        if count:
+            assert torch.equal(state.registers[0], model.register_tokens[0])
+
+
+def interpolated(values, to, a):
+    """Cubic convolution with parameter a, at the centres of `to` cells laid over `values`."""
+    found = []
+    for cell in range(to):
+        place = (cell + 0.5) * len(values) / to - 0.5
+        taps = range(math.floor(place) - 1, math.floor(place) + 3)
+        weights = [cubic(abs(place - tap), a) for tap in taps]
+        inside = [min(max(tap, 0), len(values) - 1) for tap in taps]
+        found.append(sum(w * values[tap] for w, tap in zip(weights, inside, strict=True)))
+    return torch.tensor(found)
+
+
+def cubic(x, a):
+    """Keys 1981."""
+    if x <= 1:
+        return (a + 2) * x**3 - (a + 3) * x**2 + 1
+    return a * (x**3 - 5 * x**2 + 8 * x - 4) if x < 2 else 0.0
+
+
+def test_positions_are_resized_as_each_source_does():
+    rows = torch.tensor([0.0, 1.0, 4.0, 9.0])
+    positions = torch.cat([torch.tensor([-7.0]), rows.repeat_interleave(4)]).view(1, 17, 1)
+
+    def column(grid, how):
+        resized = resize_positions(positions, grid, how)
+        assert resized[0, 0] == -7
+        return resized[0, 1:, 0].view(grid)[:, 0]
+
+    by_size = interpolated(rows.tolist(), 7, -0.75)  # torch's parameter
+    torch.testing.assert_close(column((7, 4), "size"), by_size)
+    smooth = interpolated(rows.tolist(), 7, -0.5)[3]  # Pillow's, where no tap is outside
+    torch.testing.assert_close(column((7, 4), "antialias")[3], smooth)
+    assert (column((7, 4), "offset") - by_size).abs().max() > 1e-3
+    halved = column((2, 4), "antialias")  # averages over cells, where by size four taps are taken
+    assert (halved - column((2, 4), "size")).abs().max() > 0.05
+    assert torch.equal(resize_positions(positions, (4, 4), "antialias"), positions)
+
+
+@torch.no_grad()
 @pytest.mark.parametrize("kind", ["crate-mlp", "vit"])
 def test_an_mlp_has_no_dictionary(build_tiny, kind, images):
     state = next(build_tiny(kind).unroll(images))
@@ -341,6 +430,8 @@ def test_head_outputs_are_what_the_output_map_sees(model, images):
         merged = state.head_outputs.transpose(1, 2).flatten(2)
         if model.config.heads > 1:
             merged = output_map(model, state.index)(merged)
+        if model.config.layer_scale:
+            merged = merged * model.layers[state.index].ls1.gamma
         torch.testing.assert_close(state.half, state.tokens + merged)
 
 
@@ -366,6 +457,10 @@ def output_map(model, index):
 def test_codes_are_what_the_second_half_writes(model, images):
     config = model.config
     for state in model.unroll(images):
+        if config.nonlinearity == "ista_overcomplete":
+            second = model.layers[state.index].nonlinearity.fn.D1
+            torch.testing.assert_close(state.output, state.half + state.codes @ second.T)
+            continue
         if config.nonlinearity != "mlp":
             assert state.codes is state.output and not state.has_residual
             continue
@@ -375,6 +470,8 @@ def test_codes_are_what_the_second_half_writes(model, images):
         assert hidden.shape[-1] == 4 * config.dim and state.has_residual
         torch.testing.assert_close(state.codes, hidden)
         wrote = hidden @ mlp.fc2.weight.T + mlp.fc2.bias
+        if config.layer_scale:
+            wrote = wrote * layer.ls2.gamma
         torch.testing.assert_close(state.output, state.half + wrote)
 
 

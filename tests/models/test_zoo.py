@@ -17,6 +17,7 @@ COLUMNS = [
     "recipe",
     "parameters",
     "validation accuracy",
+    "gate",
     "file size (MB)",
 ]
 CARD = {

@@ -58,7 +58,11 @@ class Planted(UnrolledModel):
         self.weight = torch.nn.Parameter(torch.zeros(()))
         self.name = "planted"
 
-    def unroll(self, images):
+    @property
+    def layers(self):
+        return [None, None]
+
+    def unroll(self, images, edits=()):
         which = self.indices(images)
         legs = torch.stack([Drawn()[i].masks[3, ::PATCH, ::PATCH].flatten() for i in which])
         flat = torch.full(legs.shape, 1 / 17)

@@ -55,13 +55,14 @@ class Planted(UnrolledModel):
     def layers(self):
         return [None, None]
 
-    def unroll(self, images):
+    def unroll(self, images, edits=()):
         mean, std = self.config.pixel_mean[0], self.config.pixel_std[0]
         indices = [round(255 * (one[0, 0, 0].item() * std + mean)) for one in images]
         for layer in range(2):
             maps = torch.stack([self.maps(index, layer).flatten(1) for index in indices])
             rows = torch.cat([torch.zeros(len(maps), HEADS, 1), maps], -1)[:, :, None]
-            yield SimpleNamespace(index=layer, attention=lambda rows=rows: rows)
+            read = {"attention": lambda rows=rows: rows, "check_edits_read": lambda: None}
+            yield SimpleNamespace(index=layer, **read)
 
 
 def noise(seed):

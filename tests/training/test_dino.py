@@ -97,7 +97,7 @@ def test_the_head_answers_in_full_precision_within_autocast():
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"n_local_crops": 0}, "n_local_crops=0 must be at least 1"),
+        ({"n_local_crops": -1}, "n_local_crops=-1 must be at least 0"),
         ({"out_dim": 1}, "out_dim=1 must be at least 2"),
         ({"knn_pictures": 19}, "knn_pictures=19 must be at least 20"),
         ({"teacher_temperature": 0.0}, "teacher_temperature=0.0 must be more than 0"),

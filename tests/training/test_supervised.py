@@ -134,7 +134,8 @@ def test_snapshots_are_shipped_the_initial_one_and_the_latest(
 ):
     monkeypatch.setenv("CRATE_ANALYSIS_DATA", str(tmp_path))
     monkeypatch.setattr("crate_analysis.training.ship.REPORTED_PICTURES", 12)
-    main(["ship", str(finished), "small", "--cache", str(cache), "--snapshots", "2"])
+    shipping = ["ship", str(finished), "small", "--cache", str(cache)]
+    main([*shipping, "--snapshots", "2"])
     card = json.loads((tmp_path / "small.json").read_text())
     assert card["command"].endswith("small --snapshots 2")
     shipped = dict(load_snapshots("small"))
@@ -145,7 +146,7 @@ def test_snapshots_are_shipped_the_initial_one_and_the_latest(
         for name, weight in model.state_dict().items():
             torch.testing.assert_close(weight, kept[step].state_dict()[name], rtol=0, atol=0)
     with pytest.raises(SystemExit, match="has 3 snapshots before the end, not 4"):
-        main(["ship", str(finished), "small", "--cache", str(cache), "--snapshots", "4"])
+        main([*shipping, "--snapshots", "4", "--replace"])
 
 
 def test_an_unfinished_run_is_not_shipped(tmp_path, monkeypatch):

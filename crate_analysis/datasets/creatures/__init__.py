@@ -2,7 +2,7 @@
 
 from .animal import PARTS
 from .chance import SPLITS
-from .dataset import Creatures, ExoticCreatures
+from .dataset import Creatures, ExoticCreatures, RestagedCreatures
 from .mixed import CoatCreatures, PartCreatures
 from .scenes import CreatureScenes
 
@@ -14,4 +14,5 @@ __all__ = [
     "Creatures",
     "ExoticCreatures",
     "PartCreatures",
+    "RestagedCreatures",
 ]

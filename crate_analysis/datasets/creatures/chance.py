@@ -9,6 +9,7 @@ import numpy as np
 # the rest from a stream of its own.
 STAGE, ANIMALS, PLACES, EXOTIC_STAGE, EXOTIC_ANIMALS = range(5)
 MIXED_STAGE, MIXED_PLACES, MIXED_PARTS, MIXED_COATS, MIXED_POSES, MIXED_FUR = range(5, 11)
+SECOND_STAGE = 11
 # A training is watched on "dev", so that what is reported on the others was never looked at.
 SPLITS = {"train": 0, "val": 1, "test": 2, "dev": 3}
 

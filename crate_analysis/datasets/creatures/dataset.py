@@ -21,7 +21,7 @@ from .background import (
     paint_scenery,
     paint_shadow,
 )
-from .chance import ANIMALS, EXOTIC_ANIMALS, EXOTIC_STAGE, STAGE, stream
+from .chance import ANIMALS, EXOTIC_ANIMALS, EXOTIC_STAGE, SECOND_STAGE, STAGE, stream
 from .drawing import Canvas
 from .species import SPECIES, Species
 
@@ -112,3 +112,14 @@ class ExoticCreatures(Creatures):
     species = exotic.SPECIES
     stage_stream = EXOTIC_STAGE
     animal_stream = EXOTIC_ANIMALS
+
+
+class RestagedCreatures(Creatures):
+    """The animals of `Creatures`, item by item in the same pose and coat, in other places.
+
+    Stage, light, place and size are drawn anew, from a stream of their own. Item i of the two make
+    a pair for self-supervision that has nothing in common but the animal.
+    """
+
+    name = "creatures-restaged"
+    stage_stream = SECOND_STAGE
