@@ -1,7 +1,8 @@
 """What a network of published size costs on photographs: time and peak memory, by side and task.
 
-`python benchmarks/photographs.py [ARCH]` (default: DINOv2's ViT-S/14, with random weights) runs
-each task in a process of its own, on one image: the attention of `[CLS]` in every layer, the
+`python benchmarks/photographs.py [MODEL]` (a spec, or an architecture for random weights; default:
+DINOv2's ViT-S/14 with random weights, whose cut is found sooner than that of a real one) runs each
+task in a process of its own, on one image: the attention of `[CLS]` in every layer, the
 attention of two patches in the last layer, the same by way of the layer's whole attention matrix,
 and MaskCut.
 """
@@ -15,8 +16,8 @@ import time
 
 import torch
 
-from crate_analysis import build_model
-from crate_analysis.models import UnrolledModel
+from crate_analysis import build_model, load_model
+from crate_analysis.models import ARCHS, UnrolledModel
 from crate_analysis.models.unrolled import merge_heads
 from crate_analysis.probes import patch_attention
 from crate_analysis.segmentation import maskcut
@@ -53,7 +54,7 @@ def measure(arch: str, task: str, factor: float) -> None:
     """Prints tokens, seconds and MB of one case; the rest of the process is imports and weights."""
     torch.set_num_threads(THREADS)
     torch.manual_seed(0)
-    model = build_model(arch).eval()
+    model = build_model(arch).eval() if arch in ARCHS else load_model(arch)
     patch = model.config.patch_size
     side = patch * round(factor * model.config.grid)
     images = torch.randn(1, 3, side, side)
