@@ -20,8 +20,8 @@ def choose_heads(scores: pd.DataFrame, value: str = "average_precision") -> pd.D
     `scores` is a frame of `head_scores`. Returns a row for each mask's name, parts and whole
     objects apart (and for each model, maps, rule, within, and whatever else a row is of): its layer
     and head (of equals the first, from the first layer on) and that mean over the images that show
-    the mask. Of many heads one is best by luck: score the choice on other images, or choose and score
-    with `cross_fit`.
+    the mask. Of many heads one is best by luck: score the choice on other images, or choose and
+    score with `cross_fit`.
     """
     keys = [name for name in scores if name not in NOT_CHOSEN_FOR]
     means = scores.groupby([*keys, "layer", "head"], dropna=False)[value].mean().reset_index()
