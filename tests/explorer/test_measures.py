@@ -45,11 +45,7 @@ def test_our_images(scripts):
     sample = load_dataset("creatures", "val", 72)[5]
     model = load_model("crate-creatures")
     for layer in range(6):
-        check(
-            scripts,
-            cls_attention(model, model.normalize(sample.image[None]), layer)[0],
-            sample.masks,
-        )
+        check(scripts, cls_attention(model, model.normalize(sample.image[None]), layer)[0], sample.masks)
 
 
 def test_ties_flat_maps_and_empty_masks(scripts):

@@ -50,11 +50,9 @@ def open_page(browser, address):
         page.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
         page.on(
             "request",
-            lambda request: (
-                None
-                if request.url.startswith(("file:", "data:", "blob:"))
-                else trouble.append(request.url)
-            ),
+            lambda request: None
+            if request.url.startswith(("file:", "data:", "blob:"))
+            else trouble.append(request.url),
         )
         page.goto(f"{address}{'#' if state else ''}{state}")
         settle(page)
@@ -143,9 +141,7 @@ def test_hover_shows_the_attention_of_the_library(open_page):
     with torch.no_grad():
         states = list(model.unroll(model.normalize(chosen.image[None])))
     row = states[1].attention(slice(1 + 3 * 12 + 5, 2 + 3 * 12 + 5))[0, :, 0]
-    shown = float(
-        re.search(r"([\d.]+) % of the attention", page.locator(".ce-asked").inner_text())[1]
-    )
+    shown = float(re.search(r"([\d.]+) % of the attention", page.locator(".ce-asked").inner_text())[1])
     assert shown == pytest.approx(100 * row[2, 0].item(), abs=0.51)
     from crate_analysis.segmentation import average_precision
 
@@ -269,9 +265,7 @@ def test_a_link_restores_the_state(open_page):
 
 
 def test_a_broken_link_opens_the_page(open_page):
-    page = open_page(
-        "network=nothing&image=99&layer=x&head=-1&patch=40.1&off=9.9_a.b&paint=%25%25&part=0"
-    )
+    page = open_page("network=nothing&image=99&layer=x&head=-1&patch=40.1&off=9.9_a.b&paint=%25%25&part=0")
     assert state(page)["network"] == "crate-creatures" and state(page)["image"] == "1"
     assert not {"off", "paint", "patch"} & state(page).keys()
 
@@ -281,12 +275,7 @@ def test_other_networks(open_page):
     page.locator("select").select_option("crate-dino-creatures")
     wait_for(page, "learnt without labels", ".ce-classes")
     assert "Reads as" not in page.locator(".ce-path").inner_text()
-    assert state(page) == {
-        "network": "crate-dino-creatures",
-        "image": "5",
-        "layer": "3",
-        "head": "2",
-    }
+    assert state(page) == {"network": "crate-dino-creatures", "image": "5", "layer": "3", "head": "2"}
     page.locator("select").select_option("vit-creatures")
     page.wait_for_function("location.hash.includes('vit')")
     assert readings(page, "nonzero") == ["100 %"] * 6
@@ -296,9 +285,7 @@ def test_values_are_text_for_those_who_listen(open_page):
     page = open_page("layer=5&head=1")
     wait_for(page, "Coding rate", ".ce-live")
     text = page.locator(".ce-live").inner_text()
-    assert re.search(
-        r"Layer 5, head 1, asked by \[CLS\]\. With the animal: average precision 0\.\d\d", text
-    )
+    assert re.search(r"Layer 5, head 1, asked by \[CLS\]\. With the animal: average precision 0\.\d\d", text)
     assert page.locator(".ce-live").get_attribute("aria-live") == "polite"
     unnamed = page.evaluate(
         """() => [...document.querySelectorAll(".ce button, .ce select, .ce input, .ce canvas[tabindex]")]

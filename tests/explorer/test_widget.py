@@ -205,11 +205,7 @@ def lab(tmp_path):
     """A JupyterLab on a free port, its address with a notebook open."""
     (tmp_path / "look.ipynb").write_text(json.dumps(NOTEBOOK), encoding="utf-8")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0"]
-    command += [
-        "--ServerApp.port_retries=50",
-        "--IdentityProvider.token=",
-        f"--notebook-dir={tmp_path}",
-    ]
+    command += ["--ServerApp.port_retries=50", "--IdentityProvider.token=", f"--notebook-dir={tmp_path}"]
     command += ["--ServerApp.disable_check_xsrf=True"]
     runtime = tmp_path / "runtime"
     environment = {"JUPYTER_RUNTIME_DIR": str(runtime), "HOME": str(tmp_path)}
