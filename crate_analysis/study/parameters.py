@@ -88,7 +88,7 @@ def literal_assignments(source: str, any_value: bool = False) -> dict[str, Any]:
 
 def unknown_parameter(name: str, known: list[str]) -> str:
     """One line on a parameter that a notebook does not have."""
-    near = nearest(name, known, cutoff=0)
+    near = nearest(name, known, cutoff=0.0)
     hint = f"did you mean {near!r}?" if near else "this notebook has none"
     return f"unknown parameter {name!r}: {hint} (this notebook has {', '.join(known)})"
 
