@@ -63,7 +63,8 @@ def timed(clone: Path, *command: str | Path) -> Seconds:
     variables = {**os.environ, "PYTHONPATH": str(clone), "OMP_NUM_THREADS": "1"}
     variables.pop("PYTHONDONTWRITEBYTECODE", None)
     before, start = resource.getrusage(resource.RUSAGE_CHILDREN), time.perf_counter()
-    subprocess.run([sys.executable, *command], env=variables, check=True, stdout=subprocess.DEVNULL)
+    options = {"cwd": clone, "env": variables, "check": True, "stdout": subprocess.DEVNULL}
+    subprocess.run([sys.executable, *command], **options)
     wall, after = time.perf_counter() - start, resource.getrusage(resource.RUSAGE_CHILDREN)
     return wall, after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
 
