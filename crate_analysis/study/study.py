@@ -147,9 +147,8 @@ class Study:
     def __init__(self, namespace: MutableMapping[str, Any], chapter: str) -> None:
         self.chapter = chapter
         self.parameters = read_parameters(namespace)
-        for name in ("n_images", "workers"):
-            least = 1 if name == "n_images" else 0
-            if self.parameters[name] < least:
+        for name, least in (("n_images", 1), ("workers", 0)):
+            if self.parameters.get(name, least) < least:
                 raise ParameterError(
                     f"parameter {name!r} must be at least {least}, not {self.parameters[name]}"
                 )
@@ -375,7 +374,7 @@ class Study:
         caption: str,
         *,
         needs: Needs = (),
-        formats: Mapping[str, str] | None = None,
+        formats: Mapping[str, str | Callable[[Any], str]] | None = None,
     ) -> Callable[[Callable[[], pd.DataFrame]], pd.DataFrame]:
         """Decorate a function that returns a table; shown with its caption and saved as CSV.
 
@@ -399,8 +398,9 @@ class Study:
 
     def provenance(self) -> None:
         """Show how the page came about, and write the whole record to `CHAPTER-provenance.json`."""
-        images = [network.images for network in self.networks]
-        record = provenance(self.chapter, self.parameters, self.models, images)
+        models = self.parameters.get("models", [])  # a chapter about other chapters has none
+        images = [network.images for network in self.networks] if models else []
+        record = provenance(self.chapter, self.parameters, models, images)
         write_text(self._file("-provenance.json"), json.dumps(record, indent=2) + "\n")
         code = record["code"]
         commit = f", commit {code['commit'][:12]}" if code["commit"] else ""
