@@ -107,6 +107,23 @@ class MixedCreatures(GeneratedPictures):
             path=f"{self.name}/{self.split}/{index}?seed={self.seed}",
         )
 
+    def twin(self, index: int, part: str) -> Sample:
+        """Item `index` with the other variant of one part, all else alike.
+
+        Raises IndexError for an item that is not there and ValueError for a part that does not
+        vary.
+
+        >>> dataset = load_dataset("creatures-parts", limit=1)
+        >>> dataset.classes[dataset[0].label], dataset.classes[dataset.twin(0, "tail").label]
+        ('hare-ears bear-legs cat-tail cat-muzzle', 'hare-ears bear-legs hare-tail cat-muzzle')
+        """
+        if part not in VARIANTS:
+            raise ValueError(f"{part!r} does not vary; {', '.join(VARIANTS)} do")
+        parts, coat = self._drawn_classes(self.check(index))
+        varies = list(VARIANTS).index(part)
+        bits = tuple(bit ^ (k == varies) for k, bit in enumerate(PART_BITS[parts]))
+        return self.with_classes(index, PART_BITS.index(bits), coat)
+
     def background(self, index: int) -> UInt8[Tensor, "3 H W"]:
         """The image of item `index` without its animal."""
         place, stage = self._setting(self.check(index))
