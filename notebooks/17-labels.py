@@ -303,8 +303,8 @@ def bits_right(edits=()):
     last = [len(main.model.layers) - 1]
     found = []
     for batch in walk(main.model, own, last, study.reading, edits):
-        [state] = batch.states
-        share = main.model.classify(state.output).softmax(-1).cpu() @ bits.float()
+        for state in batch.states:
+            share = main.model.classify(state.output).softmax(-1).cpu() @ bits.float()
         truth = bits[[sample.label for sample in batch.samples]]
         found.append((share > 0.5) == truth)
     return torch.cat(found).numpy()
