@@ -45,6 +45,7 @@ output: str = "output"
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
+import seaborn as sns
 import torch
 
 from crate_analysis.datasets import load_dataset
@@ -65,7 +66,7 @@ from crate_analysis.segmentation import (
 )
 from crate_analysis.segmentation.rivals import OTHERS, PRIOR, RANDOM
 from crate_analysis.study import Finding, ParameterError, Study
-from crate_analysis.walk import walk
+from crate_analysis.walk import Reading, walk
 
 study = Study(globals(), "17-labels")
 if len(label_datasets) != len(models):
@@ -156,6 +157,26 @@ def hits(network):
 right = study.each(hits, needs="labels")
 
 
+main = study.networks[0]
+main_data = load_dataset(asked[main.label], "val", main.images.image_size, n_images, seed)
+bits = getattr(main_data, "bits", None)  # of each class, where its classes are made of such
+bit_names = getattr(main_data, "parts", ())
+
+
+@torch.inference_mode()
+def bits_right(model, edits=()):
+    """For each image and part, whether a network names the right variant, bool (i, k)."""
+    found = []
+    for batch in walk(model, main_data, [len(model.layers) - 1], study.reading, edits):
+        for state in batch.states:
+            share = model.classify(state.output).softmax(-1).cpu() @ bits.float()
+        found.append((share > 0.5) == bits[[sample.label for sample in batch.samples]])
+    return torch.cat(found).numpy()
+
+
+told = bits_right(main.model) if bits is not None else np.zeros((0, 0))
+
+
 @study.report(
     "Asked for parts, {main} has a head for the ears that ranks their pixels with an average precision "
     "of {main[ears: AP].mean:.3f}; asked for the coat of the same animals, the best head of {other} "
@@ -175,6 +196,8 @@ def findings():
         yield Finding(name, "accuracy", of[of.change == "unchanged"].hit)
         for change in changes:
             yield Finding(name, f"accuracy, {change}", of[of.change == change].hit)
+    for place, part in enumerate(bit_names):
+        yield Finding(main.label, f"{part}: answer right", told[:, place].astype(float))
     for mask in masks:
         for name in study.labels:
             own = values_of(name, mask)
@@ -190,7 +213,8 @@ def findings():
 
 
 # %% [markdown]
-# Intervals are over images, not over runs. *AP* is the average precision among the animal's pixels.
+# Intervals are over images, not over runs. *AP* is the average precision among the animal's pixels; for
+# the muzzle, which is a part of the head, among the head's. Random maps have the share of the part.
 #
 # ## The same images under two questions
 #
@@ -282,46 +306,76 @@ def parts_and_rivals():
 
 
 # %% [markdown]
+# ## A head appears with its answer
+#
+# The parts are not learned at once. [Figure 3](#fig-with-the-answer) follows the network that is asked
+# for parts along its training: on the left how often the answer is right about each part, on the right
+# how well the best head ranks the part's pixels. If labels bring out heads, a part's head appears when
+# the part is told, and not before.
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+few = Reading(limit=min(100, n_images))
+along = []
+if bits is not None and study.has("parts"):
+    for step, model in main.snapshots():
+        right_now = bits_right(model).mean(0)
+        found = head_scores(model, main.images, scoring, reading=few)
+        best = cross_fit(found, ["layer", "head"], AP, by=["mask"])
+        for place, part in enumerate(bit_names):
+            values = best[best["mask"] == part][AP]
+            along.append((step, part, right_now[place], *mean_interval(values)))
+along = pd.DataFrame(along, columns=["step", "part", "right", "mean", "low", "high"])
+
+
+@study.figure(
+    "Left: share of images for which each bit of the class is right, along training; dotted, chance. "
+    "Right: average precision of the best head for the part among the animal's pixels (muzzle: among "
+    "the head's), chosen on the other half of at most 100 images, with 95 % intervals over images; "
+    "dotted, random maps.",
+    alt="Two line plots against the training step, each with a curve for each part.",
+    needs=along,
+)
+def with_the_answer():
+    """Answers and heads along training."""
+    colours = dict(zip(bit_names, sns.color_palette("colorblind"), strict=False))
+    _, (left, right_panel) = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained")
+    for part, rows in along.groupby("part", sort=False):
+        left.plot(rows.step, rows.right, "o-", color=colours[part], label=part)
+        right_panel.plot(rows.step, rows["mean"], "o-", color=colours[part], label=part)
+        right_panel.fill_between(rows.step, rows.low, rows.high, color=colours[part], alpha=0.15)
+        chance = values_of(main.label, part, RANDOM)
+        if len(chance):
+            right_panel.axhline(chance.mean(), color=colours[part], linestyle=":", linewidth=1)
+    left.axhline(0.5, color="0.4", linestyle=":", linewidth=1)
+    for ax, name in ((left, "share right"), (right_panel, "average precision")):
+        ax.set_xlabel("training step")
+        ax.set_ylabel(name)
+        ax.set_xscale("symlog", linthresh=30)
+    left.legend(frameon=False)
+    return along
+
+
+# %% [markdown]
 # ## Does the answer rest on the head?
 #
 # A head may find the ears and have no part in the answer. The class of a network that was asked for
-# parts holds one bit for each of them, and a head can be taken out. [Figure 3](#fig-rests-on) takes out,
+# parts holds one bit for each of them, and a head can be taken out. [Figure 4](#fig-rests-on) takes out,
 # one at a time, the heads that rank each part best, and reads off how much more often each bit is
 # wrong. If heads stand for parts, each costs its own part most: the diagonal. What stands in a head's
 # place is its mean over training images, so that what is common to all images stays.
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
-main = study.networks[0]
-bits = getattr(load_dataset(asked[main.label]), "bits", None)
-bit_names = getattr(load_dataset(asked[main.label]), "parts", ())
-
-
-@torch.inference_mode()
-def bits_right(edits=()):
-    """For each image and part, whether the network names the right variant, bool (i, k)."""
-    own = load_dataset(asked[main.label], "val", main.images.image_size, n_images, seed)
-    last = [len(main.model.layers) - 1]
-    found = []
-    for batch in walk(main.model, own, last, study.reading, edits):
-        for state in batch.states:
-            share = main.model.classify(state.output).softmax(-1).cpu() @ bits.float()
-        truth = bits[[sample.label for sample in batch.samples]]
-        found.append((share > 0.5) == truth)
-    return torch.cat(found).numpy()
-
-
 rests = pd.DataFrame()
 if bits is not None and len(part_heads):
-    whole = bits_right()
     rows = []
     for taken in [name for name in bit_names if name in masks]:
         layer, head = head_of(main.label, taken)
         of = record(main.model, main.train_images, "head_outputs", [layer], study.reading)
         for by in ("mean", "resample", "zero", "noise"):
             given = of if by in ("mean", "resample") else None
-            left = bits_right([ablate_head(layer, head, by, given)])
+            left = bits_right(main.model, [ablate_head(layer, head, by, given)])
             for place, bit in enumerate(bit_names):
-                less = left[:, place].astype(float) - whole[:, place]
+                less = left[:, place].astype(float) - told[:, place]
                 interval = mean_interval(less)
                 rows.append((f"{taken} ({layer + 1}.{head + 1})", taken, by, bit, *interval))
     rests = pd.DataFrame(rows, columns=["head", "chosen for", "by", "bit", "mean", "low", "high"])
