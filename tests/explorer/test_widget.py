@@ -252,5 +252,5 @@ def test_in_jupyterlab(browser, lab):
         "(before) => [...document.querySelectorAll('.ce-rate .ce-number')].some((x, i) => x.textContent !== before[i])",
         arg=before,
     )
-    page.screenshot(path="/tmp/exp/lab.png")
+    page.locator(".ce").screenshot(path="/tmp/exp/lab.png")
     page.close()

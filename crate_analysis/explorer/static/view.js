@@ -242,7 +242,7 @@ function exploreView(root, source, options = {}) {
     "[CLS]": "A token that stands for no patch. The class is read from it after the last layer.",
     layer: "One step of the network. Each has a half that compares tokens (attention) and a half that works on each token alone.",
     head: "Each layer compares the tokens in several small subspaces, one a head. A map shows how much of its attention a head gives to each patch, scaled to its own maximum.",
-    rate: "Coding rate of the tokens as the heads see them, in nats: how many numbers it takes to tell them apart. Lower is more compact. Of CRATE's subspaces, of a ViT's keys.",
+    rate: "Coding rate: how many nats it takes to write down the tokens as the heads see them, in CRATE's subspaces or as a ViT's keys. Lower is more compact.",
     nonzero: "The share of entries that are not exactly zero after the layer. Lower is sparser. Only CRATE's ReLU makes exact zeros.",
     ap: "Average precision: how well the map ranks the pixels of the part before all others, from 0 to 1. A flat map scores the part's share of the image.",
     iou: "Intersection over union, from 0 to 1: the overlap of the part with the fewest patches that hold 60 % of the map's attention.",
@@ -573,7 +573,7 @@ function exploreView(root, source, options = {}) {
   function drawTable() {
     const edited = state.off.size > 0, part = masks()[state.part];
     tableNote.replaceChildren(
-      ...(part ? ["Below each map: ", term(state.score === "ap" ? "average precision" : "IoU", MEANS[state.score]), ` with the ${part.name}, and `] : ["Below each map: "]),
+      ...(part ? ["Below each map: ", term(state.score === "ap" ? "average precision" : "IoU", MEANS[state.score]), ` with “${part.name}”, and `] : ["Below each map: "]),
       "the ", term("switch", MEANS.off), " of its head.",
       ...(edited ? [" Orange: the share of the map that moved, and where the readings were with all heads on."] : []));
     const most = Math.max(...result.edited.rates, ...result.plain.rates);
