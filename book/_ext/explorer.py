@@ -1,7 +1,7 @@
 """Sphinx extension: the directive ``explorer``, a network that runs in the page.
 
-Its scripts, weights and images are written into the built book, and only the page with the directive
-loads them. A reader without scripts, and every other format, sees a still.
+Its scripts, weights and images are written into the built book, and only the page with the
+directive loads them. A reader without scripts, and every other format, sees a still.
 """
 
 from pathlib import Path
