@@ -11,16 +11,32 @@ from crate_analysis.interventions.edits import (
     scale,
     skip,
 )
+from crate_analysis.interventions.outcomes import (
+    Questions,
+    answer,
+    costs,
+    head_costs,
+    outcomes,
+    questions_of,
+)
 from crate_analysis.interventions.recording import Recording, record
+from crate_analysis.interventions.twins import carried
 
 __all__ = [
     "Change",
+    "Questions",
     "Recording",
     "ablate_head",
+    "answer",
+    "carried",
     "change",
+    "costs",
     "cut_atom",
     "freeze_attention",
+    "head_costs",
+    "outcomes",
     "patch",
+    "questions_of",
     "record",
     "replace_step",
     "scale",

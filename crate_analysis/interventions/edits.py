@@ -36,14 +36,20 @@ import torch
 from torch import Tensor
 
 from crate_analysis.interventions.recording import Recording
-from crate_analysis.measures.steps import derived_gradient, measured_gradient, with_length_of
+from crate_analysis.measures.steps import (
+    derived_gradient,
+    measured_gradient,
+    random_step,
+    turned,
+    with_length_of,
+)
 from crate_analysis.models import LayerState, Place
 from crate_analysis.models.unrolled import PLACES
 from crate_analysis.names import digest
 
 By = Literal["zero", "mean", "resample", "noise"]
 HalfStep = Literal["compression", "sparsification"]
-Direction = Literal["derived", "measured", "random"]
+Direction = Literal["derived", "measured", "turned", "random"]
 
 _HEADED: tuple[Place, ...] = ("projections", "attention", "head_outputs")
 _COMPRESSION: tuple[Place, ...] = ("projections", "attention", "head_outputs", "half")
@@ -310,7 +316,8 @@ def replace_step(
         attention is an approximation (`derived_gradient`; of a ViT's keys where it has those).
         ``measured``: down the gradient of the rate that is measured (`measured_gradient`), through
         which no gradient is passed on.
-        ``random``: the control, in a direction drawn by `seed`, the same in each batch.
+        ``turned``: the learned step with all its tokens turned by one random rotation (`turned`).
+        ``random``: in a direction drawn by `seed`, the same in each batch (`random_step`).
     eps2 : of the rate.
 
     ISTA needs no such edit: it is the exact proximal gradient step of its objective.
@@ -322,13 +329,15 @@ def replace_step(
         raise ValueError(f"by={by!r} is not one of {', '.join(get_args(Direction))}")
 
     def act(value: Tensor, state: LayerState) -> Tensor:
+        step = value - state.tokens
         if by == "derived":
-            direction = -derived_gradient(state.subspaces, state.projections, eps2)
+            gradient = derived_gradient(state.subspaces, state.projections, eps2)
+            step = with_length_of(-gradient, step)
         elif by == "measured":
-            direction = -measured_gradient(state, eps2)
+            step = with_length_of(-measured_gradient(state, eps2), step)
         else:
-            direction = _noise(value, seed)
-        return state.tokens + with_length_of(direction, value - state.tokens)
+            step = {"turned": turned, "random": random_step}[by](step, seed)
+        return state.tokens + step
 
     shown = _call("replace_step", layer, by=(by, "derived"), eps2=(eps2, 0.01), seed=(seed, 0))
     return Change(layer, "half", shown, act)

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import operator
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import cached_property
 from typing import Literal, NamedTuple, Protocol, get_args, runtime_checkable
 
@@ -402,13 +402,33 @@ class UnrolledModel(nn.Module):
         that another overwrites; TypeError for what is no list of edits.
         """
         self.patch_grid(images)
-        return self._unroll(images, self._by_layer(edits))
+        return self._unroll(lambda: self.embed(images), 0, self._by_layer(edits))
 
-    def _unroll(self, images: Tensor, edits: Mapping[int, list[Edit]]) -> Iterator[LayerState]:
+    def resume(
+        self, tokens: Float[Tensor, "b t d"], layer: int, edits: Sequence[Edit] = ()
+    ) -> Iterator[LayerState]:
+        """The states from a layer on, of the tokens that it is given; what came before is saved.
+
+        Raises as `unroll`, and ValueError for an edit of an earlier layer.
+
+        >>> from crate_analysis import build_model
+        >>> model = build_model("crate_micro_patch6_72.creatures")
+        >>> [state.index for state in model.resume(torch.randn(1, 145, 128), 4)]
+        [4, 5]
+        """
+        first, by_layer = self.layer_index(layer), self._by_layer(edits)
+        if by_layer and min(by_layer) < first:
+            early = by_layer[min(by_layer)][0]
+            raise ValueError(f"{early} would do nothing: layers are run from {first} on")
+        return self._unroll(lambda: tokens, first, by_layer)
+
+    def _unroll(
+        self, start: Callable[[], Tensor], first: int, edits: Mapping[int, list[Edit]]
+    ) -> Iterator[LayerState]:
         state: LayerState | None = None
-        for index, layer in enumerate(self.layers):
+        for index, layer in enumerate(self.layers[first:], first):
             # read only now, so that the last layer's output, too, waits until it is asked for
-            tokens = state.output if state else self.embed(images)
+            tokens = state.output if state else start()
             state = LayerState(index, tokens, layer, self.patches, edits.get(index, ()))
             yield state
 

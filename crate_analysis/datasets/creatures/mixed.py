@@ -38,7 +38,7 @@ AREAS = (0.18, 0.34)
 """Least and greatest share of the image that an animal covers, where there is room for it."""
 EDGE = 0.01
 """Share of the image's side that is left free at each edge."""
-TILT = 0.35
+TILT = 0.15
 """Radians that the whole animal may be turned by, either way."""
 
 
@@ -106,6 +106,23 @@ class MixedCreatures(GeneratedPictures):
             part_of=tuple(part_of),
             path=f"{self.name}/{self.split}/{index}?seed={self.seed}",
         )
+
+    def twin(self, index: int, part: str) -> Sample:
+        """Item `index` with the other variant of one part, all else alike.
+
+        Raises IndexError for an item that is not there and ValueError for a part that does not
+        vary.
+
+        >>> dataset = load_dataset("creatures-parts", limit=1)
+        >>> dataset.classes[dataset[0].label], dataset.classes[dataset.twin(0, "tail").label]
+        ('hare-ears bear-legs cat-tail cat-muzzle', 'hare-ears bear-legs hare-tail cat-muzzle')
+        """
+        if part not in VARIANTS:
+            raise ValueError(f"{part!r} does not vary; {', '.join(VARIANTS)} do")
+        parts, coat = self._drawn_classes(self.check(index))
+        varies = list(VARIANTS).index(part)
+        bits = tuple(bit ^ (k == varies) for k, bit in enumerate(PART_BITS[parts]))
+        return self.with_classes(index, PART_BITS.index(bits), coat)
 
     def background(self, index: int) -> UInt8[Tensor, "3 H W"]:
         """The image of item `index` without its animal."""
