@@ -22,7 +22,7 @@ from crate_analysis.models import Edit, LayerState, UnrolledModel
 from crate_analysis.walk import READING, Reading, check_model, device_of
 
 COLUMNS = ["model", "part", "question", "layer", "what", "head", "image", "moved", "whole",
-           "follows"]  # fmt: skip
+           "carried", "follows"]  # fmt: skip
 TOKENS = ("its patches", "other patches", "[CLS]", "all patches")
 """Which tokens are put into the other run, see `carried`."""
 HEAD = "head"
@@ -51,10 +51,11 @@ def carried(
 
     Returns a frame with a row for each image, layer (from 0), what, head (from 0, -1 for tokens)
     and question: `moved`, by how much the margin of the image's own answer fell, in nats; `whole`,
-    by how much it falls from the image to its twin in the question about the part; `follows`, 1
-    where the answer is another than without, 0 where not. So sum(moved) / sum(whole) is 0 without
-    effect and 1 for as much as the part itself does. Images in which the part is not seen, and
-    those where it is not told right in the image or in its twin, are left out.
+    by how much it falls from the image to its twin in the question about the part; `carried`, the
+    first in units of the mean of the second, so that its mean over images is 0 without effect and 1
+    for as much as the part itself does; `follows`, 1 where the answer is another than without, 0
+    where not. Images in which the part is not seen, and those where it is not told right in the
+    image or in its twin, are left out.
 
     Raises TypeError for a data set without twins, and ValueError for a part that does not vary,
     another `what`, and where no image is left.
@@ -94,7 +95,9 @@ def carried(
         raise ValueError(
             f"the network tells {part} right in no image and its twin: there is nothing to carry"
         )
-    return pd.concat(frames, ignore_index=True).assign(model=model.name, part=part)[COLUMNS]
+    frame = pd.concat(frames, ignore_index=True)
+    whole = frame.drop_duplicates("image").whole.mean()
+    return frame.assign(model=model.name, part=part, carried=frame.moved / whole)[COLUMNS]
 
 
 class _Pair:
