@@ -228,13 +228,13 @@ def sparsity():
 # $\mathrm{ReLU}(\mathrm{LN}(Z^{\ell+1/2}))$. Where the curves are close, the zeros say little about a
 # learned sparse code. [The dictionary](04-dictionary.ipynb) goes on from here.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 def without_dictionary(network):
     """The non-zero share where each layer ends in ReLU(LN(Z))."""
     if network.model.config.nonlinearity != "ista":
         return None
     edits = [
-        change(layer, "output", lambda _, state: state.normed_half.relu(), name="no dictionary")
+        change(layer, "codes", lambda _, state: state.normed_half.relu(), name="no dictionary")
         for layer in range(len(network.model.layers))
     ]
     share = {"nonzero_fraction": MEASURES["nonzero_fraction"]}
@@ -275,10 +275,10 @@ def zeros():
 # %% [markdown]
 # ## Training and validation images
 #
-# [Figure 6](#fig-splits) sets images that the networks were trained on beside images that they were
+# [Figure 6](#fig-splits-apart) sets images that the networks were trained on beside images that they were
 # not. If compression were memorised, the two would part.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 paper = {name: MEASURES[name] for name in ("coding_rate", "nonzero_fraction")}
 splits = study.each(
     lambda network: measure_layers(

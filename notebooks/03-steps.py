@@ -44,7 +44,6 @@ import numpy as np
 import pandas as pd
 
 from crate_analysis.measures import (
-    common_share,
     cosine,
     derived_gradient,
     lift,
@@ -89,7 +88,7 @@ by_weights = {"style": "weights", "styles": ["trained", "untrained"]}
 #
 # All tokens of an image, `[CLS]` with them, count as one vector.
 
-# %%
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 own = lru_cache(1)(lambda s: s.half - s.tokens)
 attended = lru_cache(1)(lambda s: s.attention(None) @ s.projections)
 descents = {
@@ -101,29 +100,28 @@ steps = {
     "U for W": lambda s: lift(s.subspaces, attended(s)),
     "U, shrinking": lambda s: lift(s.subspaces, attended(s) - s.projections),
 }
-
-measures = {
-    "change, as coded": lambda s: rate_change(s, own(s)),
-    "change, turned": lambda s: rate_change(s, turned(own(s), seed)),
-    "change, mean alone": lambda s: rate_change(s, own(s).mean(1, keepdim=True).expand_as(s.half)),
-    "change, down the gradient": lambda s: rate_change(
-        s, with_length_of(descents["measured"](s), own(s))
-    ),
-    "common share": lambda s: common_share(own(s)),
-    "token dimension": lambda s: token_dimension(s.projections).mean(-1),
+cosines = {
+    f"{kind}, {rate}": lambda s, f=step, g=descent: cosine(f(s), g(s))
+    for kind, step in steps.items()
+    for rate, descent in descents.items()
+} | {f"turned, {rate}": lambda s, g=g: turned_cosine(own(s), g(s)) for rate, g in descents.items()}
+changes = {
+    "change, as coded": own,
+    "change, turned": lambda s: turned(own(s), seed),
+    "change, mean alone": lambda s: own(s).mean(1, keepdim=True).expand_as(s.half),
+    "change, down the gradient": lambda s: with_length_of(descents["measured"](s), own(s)),
+    "change, U for W": lambda s: with_length_of(steps["U for W"](s), own(s)),
 }
-for rate, descent in descents.items():
-    measures[f"turned, {rate}"] = lambda s, g=descent: turned_cosine(own(s), g(s))
-    measures[f"as coded, {rate}"] = lambda s, g=descent: cosine(own(s), g(s))
-of_mssa = {"change, U for W": lambda s: rate_change(s, with_length_of(steps["U for W"](s), own(s)))}
-for name, step in list(steps.items())[1:]:
-    for rate, descent in descents.items():
-        of_mssa[f"{name}, {rate}"] = lambda s, f=step, g=descent: cosine(f(s), g(s))
+
+# %%
+measures = cosines | {name: lambda s, f=f: rate_change(s, f(s)) for name, f in changes.items()}
+measures["token dimension"] = lambda s: token_dimension(s.projections).mean(-1)
 
 
 def measure(network):
     """All of it in one pass; what has U in place of W only where there is MSSA."""
-    asked = measures | (of_mssa if network.model.config.attention == "mssa" else {})
+    is_mssa = network.model.config.attention == "mssa"
+    asked = {name: m for name, m in measures.items() if is_mssa or not name.count("U")}
     return measure_layers(network.model, network.images, asked, reading=study.reading)
 
 
@@ -193,6 +191,8 @@ def findings():
 # be too easy a rival.
 #
 # ## Which way attention steps
+#
+# [Figure 1](#fig-direction) shows the cosines by layer.
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
@@ -382,7 +382,7 @@ def dimension():
 # [Compression](02-compression.ipynb). [Hu et al. 2024](../book/bibliography.md#hu2024indepth) also ask
 # whether CRATE optimises its objective, and propose other layers for it. What happens to the class when
 # a half step is skipped, or replaced by the exact gradient step, is in
-# [Interventions](18-interventions.ipynb).
+# [Does the head do what it looks at?](18-interventions.ipynb)
 #
 # ## What would have disproved the claim
 #

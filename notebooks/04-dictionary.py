@@ -52,6 +52,18 @@ from crate_analysis.plotting import layer_curves, reference_line, spectra
 from crate_analysis.study import Finding, Study
 
 study = Study(globals(), "04-dictionary")
+
+
+def has_dictionary(network):
+    """Whether the second half of each layer is ISTA."""
+    return network.model.config.family == "crate" and network.model.config.nonlinearity != "mlp"
+
+
+def first_values(network):
+    """The network as it was before its training, where that was kept."""
+    return next((model for step, model in network.snapshots() if step == 0), None)
+
+
 by_weights = {"style": "weights", "styles": ["trained", "untrained"]}
 
 # %% [markdown]
@@ -77,11 +89,6 @@ measures = {
 }
 
 
-def has_dictionary(network):
-    """Whether the second half of each layer is ISTA."""
-    return network.model.config.nonlinearity != "mlp" and network.model.config.family == "crate"
-
-
 values = study.each(
     lambda network: measure_layers(network.model, network.images, measures, reading=study.reading)
     if has_dictionary(network)
@@ -89,20 +96,13 @@ values = study.each(
     untrained=True,
 )
 
-
-def first_values(network):
-    """The network as it was before its training, where that was kept."""
-    return next((model for step, model in network.snapshots() if step == 0), None)
-
-
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 atoms = study.each(
     lambda network: dictionary_frame(network.model, first_values(network))
     if has_dictionary(network)
     else None,
     untrained=True,
 )
-
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
 keys = ["model", "weights", "image", "layer"]
 wide = values if values.empty else values.pivot_table(
     index=keys, columns="measure", values="value"
@@ -237,8 +237,8 @@ def objective():
 # ## How our setting differs
 #
 # Ours are small networks trained on drawn animals ([Models and data](01-models-and-data.ipynb)), with
-# $\eta = \lambda = 0.1$ as in the papers. What other values of $\lambda$, and an overcomplete
-# dictionary, do is in [Sparsity](20-sparsity.ipynb).
+# $\eta = \lambda = 0.1$ as in the papers. Other values of $\lambda$, and an
+# overcomplete dictionary, are experiment D, which is declared and not yet run.
 #
 # ## What would have disproved the claim
 #

@@ -8,14 +8,16 @@ part of a pair, are saved as they are.
 from pathlib import Path
 from typing import Any
 
+from jupytext import AsyncTextFileContentsManager
+
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
 KEPT = ("tags", "lines_to_next_cell")
 """What is kept of a cell's metadata: the tags, and how jupytext spaces the pair's other side."""
 
 
-def tidy(model: dict[str, Any], **_: Any) -> None:
+def tidy(model: dict[str, Any]) -> None:
     """Bring a notebook that is about to be saved into the form in which pairs are committed."""
-    if model["type"] != "notebook":
+    if model["type"] != "notebook" or "content" not in model:
         return
     metadata = model["content"]["metadata"]
     if "jupytext" not in metadata or "papermill" in metadata:
@@ -32,9 +34,18 @@ def tidy(model: dict[str, Any], **_: Any) -> None:
                 kept["jupyter"] = {"source_hidden": True}
 
 
+class Chapters(AsyncTextFileContentsManager):
+    """jupytext's manager of pairs, which gets chapters as they are committed."""
+
+    async def save(self, model: dict[str, Any], path: str = "") -> Any:
+        """Save both sides of a pair."""
+        tidy(model)
+        return await super().save(model, path)
+
+
 c = get_config()  # type: ignore[name-defined]
 c.ServerApp.root_dir = str(Path(__file__).resolve().parents[1])
 c.LabApp.news_url = None  # nothing is asked of other hosts
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"
 c.LabApp.default_url = "/lab/tree/notebooks"
-c.ContentsManager.pre_save_hook = tidy
+c.ServerApp.contents_manager_class = Chapters

@@ -20,8 +20,8 @@ import torch
 from jaxtyping import UInt8
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
-from tqdm import tqdm
 
+from crate_analysis.bars import bar
 from crate_analysis.datasets.given import SampleList, as_samples
 from crate_analysis.datasets.sample import Sample, SampleDataset, Samples, UnreadableSampleError
 from crate_analysis.distributed import end_with_parent
@@ -172,7 +172,7 @@ def _batches(
 ) -> Iterator[tuple[list[int], list[Sample]]]:
     left_out: list[str] = []
     tries = attempts(dataset, range(count), workers, batch_size)
-    with tqdm(total=count, desc=title, unit="image", disable=not progress) as bar:
+    with bar(title=title, total=count, shown=progress) as tried:
         for first in range(0, count, batch_size):
             indices, samples = [], []
             for index, found in enumerate(islice(tries, batch_size), first):
@@ -181,7 +181,7 @@ def _batches(
                 else:
                     indices.append(index)
                     samples.append(found)
-                bar.update()
+                tried.update()
             if samples:
                 yield indices, samples
     report_left_out(left_out, count)

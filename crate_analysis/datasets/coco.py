@@ -363,7 +363,7 @@ def run_lengths() -> ModuleType:
 
 
 def decode(
-    segmentation: list | dict, height: float | str, width: float | str
+    segmentation: list | dict, height: int | float | str, width: int | float | str
 ) -> Bool[Tensor, "H W"]:
     """The mask of polygons, or of run lengths in a list or packed into a string.
 

@@ -19,7 +19,8 @@ import numpy as np
 from jaxtyping import Bool
 from PIL import Image
 from torch import Tensor
-from tqdm import tqdm
+
+from crate_analysis.bars import bar
 
 from .coco import YEAR, encode, run_lengths
 from .sample import Sample, SampleDataset
@@ -52,7 +53,7 @@ def export_voc(
             f"{label}:{r},{g},{b}::\n" for label, (r, g, b) in zip(labels, PALETTE, strict=False)
         ),
     )
-    for index, name in enumerate(tqdm(names, "VOC", disable=not progress, unit="picture")):
+    for index, name in enumerate(bar(names, "VOC", shown=progress)):
         notes = root / "Annotations" / f"{name}.xml"
         if notes.exists():
             continue
@@ -84,7 +85,7 @@ def export_coco(
     records = _resume(journal)
     rest = range(len(records), len(dataset))
     with journal.open("a", encoding="utf-8") as lines:
-        for index in tqdm(rest, "COCO", disable=not progress, unit="picture"):
+        for index in bar(rest, "COCO", shown=progress):
             sample = dataset[index]
             name = f"{index:012d}.{image_format}"
             _write_picture(root / f"{dataset.split}{YEAR}" / name, sample)

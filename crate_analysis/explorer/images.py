@@ -34,8 +34,14 @@ def one_of_each(dataset: Samples, n_images: int) -> list[Sample]:
 
 
 def image_record(sample: Sample, classes: tuple[str, ...]) -> dict[str, Any]:
-    """What the view knows of an image but for its pixels: name, label, masks by run lengths."""
-    name = sample.path if sample.label is None else classes[sample.label]
+    """What the view knows of an image but for its pixels: name, label, masks by run lengths.
+
+    `classes` are the names of the labels; where there are none, the image is called by its file.
+    """
+    if sample.label is not None and sample.label < len(classes):
+        name = classes[sample.label]
+    else:
+        name = sample.path.rsplit("/", 1)[-1]
     masks = [
         {"name": mask_name, "runs": run_lengths(mask)}
         for mask_name, mask in zip(sample.mask_names, sample.masks, strict=True)

@@ -12,6 +12,7 @@ from torch import Tensor
 
 from crate_analysis.datasets import Samples, load_dataset
 from crate_analysis.explorer.images import image_record, one_of_each, pixel_bytes
+from crate_analysis.interventions import ablate_head
 from crate_analysis.measures import coding_rate, nonzero_fraction
 from crate_analysis.models import LayerState, UnrolledModel, load_models
 
@@ -44,25 +45,30 @@ class Session:
             )
         self.size: tuple[int, int] = next(iter(sizes))
         for model in self.models.values():
-            model.patch_grid(self.samples[0].image[None])  # or say now what does not fit
+            model.patch_grid(_batch(model, self.samples[0].image))  # or say now what does not fit
 
     def open(self, name: str) -> Answer:
         """The network's shape, its classes, and the images."""
         self.model = self.models[name]
-        self.grid = self.model.patch_grid(self.samples[0].image[None])
-        state = next(iter(self.model.unroll(self._batch(self.samples[0].image))))
-        tokens, heads = state.tokens.shape[1], state.projections.shape[1]
+        batch = _batch(self.model, self.samples[0].image)
+        rows, columns = self.model.patch_grid(batch)
+        with torch.inference_mode():
+            state = next(iter(self.model.unroll(batch)))
+            tokens, heads = state.tokens.shape[1], state.projections.shape[1]
         shape = {
             "layers": len(self.model.layers),
             "heads": heads,
-            "rows": self.grid[0],
-            "columns": self.grid[1],
+            "rows": rows,
+            "columns": columns,
             "tokens": tokens,
         }
         width = self.model.config.num_classes
-        known = self.classes if len(self.classes) == width else [f"class {c}" for c in range(width)]
         images = [image_record(sample, self.classes) for sample in self.samples]
-        answer = {"shape": shape, "size": self.size, "classes": list(known), "images": images}
+        classes = list(self.classes)
+        if len(classes) != width:  # the model was trained to tell others: no label is one of them
+            classes = [f"class {number}" for number in range(1, width + 1)]
+            images = [{**image, "label": None} for image in images]
+        answer = {"shape": shape, "size": self.size, "classes": classes, "images": images}
         return answer, [pixel_bytes(sample.image) for sample in self.samples]
 
     def run(self, pixels: bytes | None, off: Sequence[Sequence[bool]]) -> Answer:
@@ -71,11 +77,15 @@ class Session:
             values = torch.frombuffer(bytearray(pixels), dtype=torch.uint8)
             self.image = values.view(*self.size, 3).permute(2, 0, 1)
             self.plain = self._unroll([])
-        heads = [(layer, head) for layer, row in enumerate(off) for head, is_off in enumerate(row) if is_off]
+        heads = [
+            (layer, head)
+            for layer, row in enumerate(off)
+            for head, is_off in enumerate(row)
+            if is_off
+        ]
         self.edited = self._unroll(heads) if heads else self.plain
-        first = heads[0][0] if heads and pixels is None else 0
-        answer = {"edited": self._summary(self.edited), "plain": self._summary(self.plain)}
-        return {**answer, "from": first}, []
+        summaries = {"edited": self._summary(self.edited), "plain": self._summary(self.plain)}
+        return {**summaries, "from": 0}, []
 
     def look(self, query: int) -> Answer:
         """Where a token looks in every head, with and without edits, and its path."""
@@ -84,16 +94,10 @@ class Session:
         path = [self._step(z, query) for z in (self.edited[0].tokens, *last)]
         return {"path": path}, attention
 
-    def _batch(self, image: Tensor) -> Tensor:
-        device = next(self.model.parameters()).device
-        return self.model.normalize(image[None].to(device))
-
     def _unroll(self, off: Sequence[tuple[int, int]]) -> list[LayerState]:
-        from crate_analysis.interventions import ablate_head
-
         edits = [ablate_head(layer=layer, head=head) for layer, head in off]
         with torch.inference_mode():
-            return list(self.model.unroll(self._batch(self.image), edits=edits))
+            return list(self.model.unroll(_batch(self.model, self.image), edits))
 
     @torch.inference_mode()
     def _summary(self, states: Sequence[LayerState]) -> dict[str, list[float]]:
@@ -114,6 +118,10 @@ class Session:
         likeness = torch.cosine_similarity(token[0, 0], tokens[0, 0], dim=0).item()
         logits = self.model.classify(token)[0].tolist() if self.model.config.num_classes else []
         return {"norm": token.norm().item(), "likeness": likeness, "logits": logits}
+
+
+def _batch(model: UnrolledModel, image: Tensor) -> Tensor:
+    return model.normalize(image[None].to(next(model.parameters()).device))
 
 
 def explore(

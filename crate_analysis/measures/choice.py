@@ -7,17 +7,17 @@ from collections.abc import Sequence
 import numpy as np
 import pandas as pd
 
-NUMBERS = ("share", "iou", "attention", "average_precision", "others", "image_specific", "value")
+VALUES = ("share", "iou", "attention", "average_precision", "others", "image_specific", "value")
 """Columns that hold values and are not what a row is of."""
-BY = ("model", "maps", "rule", "within", "measure")
-"""Within which a choice is made, where a frame has these columns."""
+WITHIN_IMAGE = ("place", "mask", "is_part", "head", "draw")
+"""What an image may have several rows of: they are averaged."""
 
 
 def cross_fit(
     frame: pd.DataFrame,
     choose: str | Sequence[str],
     value: str = "iou",
-    by: Sequence[str] | None = None,
+    by: Sequence[str] = (),
     seed: int | None = None,
 ) -> pd.DataFrame:
     """Choose on one half of the images, score on the other, both ways.
@@ -33,12 +33,13 @@ def cross_fit(
     choose : the columns that are chosen, such as ``"layer"`` or ``["layer", "head"]``: the entries
         with the highest mean of `value` over images (of equals the first). The mean over an
         image's rows comes first.
-    by : columns within whose entries each choice is made anew, such as ``["model", "mask"]``;
-        default model, maps, rule, within and measure, where the frame has them.
+    by : further columns within whose entries each choice is made anew, such as ``["mask"]`` for a
+        head for each name. Every column that is not of an image's masks, heads or draws and holds
+        no values, such as model, maps, weights or step, is one anyway.
     seed : the halves are every other image and the rest, in the order of their indices; with a
         seed, random halves.
 
-    Returns a row for each entry of `by` and image: the columns of `by`, image, half (0 or 1, of the
+    Returns a row for each of these entries and image: their columns, image, half (0 or 1, of the
     image), the columns of `choose` as chosen on the other half, and the mean of each column of
     values that the frame has. `mean_interval` of one entry's rows is its statement.
 
@@ -52,11 +53,13 @@ def cross_fit(
     1      1     1      1  0.1
     """
     chosen = [choose] if isinstance(choose, str) else list(choose)
-    keys = [name for name in BY if name in frame and name not in chosen] if by is None else list(by)
-    missing = [name for name in ("image", *chosen, value, *keys) if name not in frame]
+    columns = [str(name) for name in frame]
+    other = {"image", value, *chosen, *VALUES, *WITHIN_IMAGE} - set(by)
+    keys = [*(name for name in columns if name not in other and name not in by), *by]
+    missing = [name for name in ("image", *chosen, value, *by) if name not in columns]
     if missing:
-        raise ValueError(f"the frame has no column {missing[0]!r}; it has {', '.join(frame)}")
-    values = [name for name in dict.fromkeys([*NUMBERS, value]) if name in frame]
+        raise ValueError(f"the frame has no column {missing[0]!r}; it has {', '.join(columns)}")
+    values = [name for name in dict.fromkeys([*VALUES, value]) if name in columns]
     means = frame.groupby([*keys, *chosen, "image"], sort=False)[values].mean().reset_index()
     half = _halves(means["image"].to_numpy(), seed)
     means = means.assign(half=means["image"].map(half))

@@ -90,7 +90,7 @@ def dictionary_change(trained: Float[Tensor, "d n"], initial: Float[Tensor, "d n
     statements on a random matrix. Raises ValueError for matrices of differing shape and for one of
     zeros.
 
-    >>> dictionary_change(torch.eye(2) * 2, torch.eye(2))
+    >>> dictionary_change(torch.eye(4) * 2, torch.eye(4))
     WeightChange(relative=1.0, cosine=1.0)
     """
     if trained.shape != initial.shape:
@@ -98,7 +98,7 @@ def dictionary_change(trained: Float[Tensor, "d n"], initial: Float[Tensor, "d n
             f"the dictionaries are {tuple(trained.shape)} and {tuple(initial.shape)}: take both "
             "from one architecture and layer"
         )
-    now, before = trained.double(), initial.double()
+    now, before = trained.detach().double(), initial.detach().double()
     lengths = now.norm(), before.norm()
     if not all(length > 0 for length in lengths):
         raise ValueError("a dictionary of zeros has no direction to compare")
@@ -120,7 +120,7 @@ def dictionary_frame(model: UnrolledModel, first: UnrolledModel | None = None) -
 
     >>> from crate_analysis import load_model
     >>> frame = dictionary_frame(load_model("crate-creatures"))
-    >>> frame.layer.nunique(), frame["rank"].max()
+    >>> frame.layer.nunique(), int(frame["rank"].max())
     (6, 128)
     """
     frames = []

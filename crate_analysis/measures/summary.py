@@ -130,7 +130,8 @@ def design_interval(
     For metrics of a set of images, such as average precision: `image_error` is the standard error
     over images of the mean over runs, such as the standard deviation of its bootstrap, with
     `image_freedom` degrees of freedom. The two variances are added; Student's t has Satterthwaite's
-    degrees of freedom. One run alone has no interval.
+    degrees of freedom, and the interval is not narrower than `run_interval` of the same values. One
+    run alone has none.
     """
     from scipy.stats import t
 
@@ -145,6 +146,7 @@ def design_interval(
         return MeanInterval(mean, mean, mean)
     freedom = total**2 / (across_runs**2 / (len(array) - 1) + across_images**2 / image_freedom)
     half = float(t.ppf((1 + level) / 2, freedom)) * total**0.5
+    half = max(half, float(t.ppf((1 + level) / 2, len(array) - 1)) * across_runs**0.5)
     return MeanInterval(mean, mean - half, mean + half)
 
 

@@ -7,6 +7,7 @@ Measures give one value a picture.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Literal
 
 import numpy as np
 import pandas as pd
@@ -21,13 +22,18 @@ UNLABELLED = -1
 
 
 def patch_labels(
-    samples: Sequence[Sample], grid: tuple[int, int], names: Sequence[str]
+    samples: Sequence[Sample],
+    grid: tuple[int, int],
+    names: Sequence[str],
+    of: Literal["masks", "parts", "objects"] = "masks",
 ) -> Int64[Tensor, "b n"]:
     """For each patch the index in `names` of the mask that covers most of its pixels.
 
     A patch of which all these masks together cover less than half has label -1. So a patch of
     mixed content counts for what most of it shows; of masks that cover the same, the first named
-    counts. Masks of one name are taken together, and a picture may lack some.
+    counts. Masks of one name are taken together, and an image may lack some. `of` says which masks
+    are looked at: all, only those that are part of another one (`Sample.part_of`), or only whole
+    objects.
 
     Raises ValueError where the grid does not divide a picture.
     """
@@ -40,8 +46,10 @@ def patch_labels(
                 f"{height} x {width} pixels"
             )
         planes = torch.zeros(len(names), height, width, dtype=torch.bool)
-        for mask, name in zip(sample.masks, sample.mask_names, strict=True):
-            if name in names:
+        masks = zip(sample.masks, sample.mask_names, sample.part_of, strict=True)
+        for mask, name, whole in masks:
+            is_meant = of == "masks" or (of == "parts") == (whole is not None)
+            if name in names and is_meant:
                 planes[list(names).index(name)] |= mask
         planes = torch.cat([planes, planes.any(0, keepdim=True)])
         cells = planes.unflatten(2, (grid[1], -1)).unflatten(1, (grid[0], -1))

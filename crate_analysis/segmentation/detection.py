@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 from jaxtyping import Bool, UInt8
 from joblib import Parallel, delayed
 from torch import Tensor
-from tqdm import tqdm
 
+from crate_analysis.bars import bar
 from crate_analysis.datasets import Sample, SampleDataset, Samples, as_samples
 from crate_analysis.datasets.batches import attempts, report_left_out
 from crate_analysis.datasets.coco import decode, encode, run_lengths
@@ -106,10 +106,8 @@ def detect_objects(
     header = seal(settings)
     with _open_results(Path(folder), model.name, header) as (file, done):
         records = _records(model, dataset, range(done, count), cuts, reading, edits)
-        bar = tqdm(
-            records, model.name, count, initial=done, unit="image", disable=not reading.progress
-        )
-        for place, record in enumerate(bar, done):
+        shown = bar(records, model.name, count, initial=done, shown=reading.progress)
+        for place, record in enumerate(shown, done):
             file.write(_line(record, header, place))
             file.flush()
     return read_results(file.name, count)

@@ -49,9 +49,10 @@ def head_scores(
     cross_fit : choose a layer or a head on one half of the images, score it on the other.
 
     >>> from crate_analysis import load_model
+    >>> from crate_analysis.segmentation import best_heads
     >>> model, two = load_model("crate-creatures"), Reading(limit=2)
     >>> scores = head_scores(model, "creatures", layers=[-2], reading=two)
-    >>> best_heads(scores).iou.between(0, 1).all()
+    >>> bool(best_heads(scores).iou.between(0, 1).all())
     True
     """
     return scoring.frame(_scores(model, data, scoring, layers, reading, edits))

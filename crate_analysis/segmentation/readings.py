@@ -85,6 +85,6 @@ def iou_readings(
     frame = frame[~frame.is_part]
     keys = [name for name in READINGS if name != "head"]
     best = best_heads(frame[[*keys, "image", "place", "is_part", "head", "iou"]])
-    fixed = cross_fit(frame, "head", by=keys)
+    fixed = cross_fit(frame[[*keys, "image", "head", "iou"]], "head")
     found = [best.assign(head="per mask"), fixed.assign(head="fixed")]
     return pd.concat([each[[*READINGS, "image", "iou"]] for each in found], ignore_index=True)

@@ -84,6 +84,7 @@ def scores_with_rivals(
     patch grid.
 
     >>> from crate_analysis import load_dataset, load_model
+    >>> from crate_analysis.segmentation import best_heads
     >>> train = load_dataset("creatures", "train", 72, limit=8)
     >>> model, four = load_model("crate-creatures"), Reading(limit=4)
     >>> scores = scores_with_rivals(model, "creatures", train, layers=[-2], reading=four)

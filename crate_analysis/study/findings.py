@@ -37,7 +37,7 @@ class Finding:
 
     model: str
     quantity: str
-    values: ArrayLike
+    values: ArrayLike | float | MeanInterval
     claim: str = ""
     rival: tuple[str, float] | None = None
     expected: Literal["above", "below"] = "above"
@@ -148,7 +148,7 @@ class Subject:
             return Number(*self.rows.loc[quantity, ["mean", "low", "high"]])
         if quantity in self.quantities or not self.quantities:
             raise AbsentNumberError(quantity)
-        near = nearest(quantity, self.quantities, cutoff=0)
+        near = nearest(quantity, self.quantities, cutoff=0.0)
         raise KeyError(f"no finding is called {quantity!r}; did you mean {near!r}?")
 
 

@@ -128,7 +128,7 @@ def _width(svg: str) -> int:
 def inline_html(markdown: str) -> str:
     """One paragraph of Markdown as HTML; `$...$` is left to MathJax."""
     pieces = _MATH.split(markdown)  # text and formulas take turns
-    pieces[::2] = map(MarkdownIt().renderInline, pieces[::2])
+    pieces[::2] = map(MarkdownIt("commonmark", {"html": False}).renderInline, pieces[::2])
     pieces[1::2] = [
         f'<span class="math notranslate nohighlight">\\({html.escape(formula)}\\)</span>'
         for formula in pieces[1::2]

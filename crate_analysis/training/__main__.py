@@ -14,7 +14,12 @@ import torch
 from crate_analysis.distributed import joined
 from crate_analysis.models import load_models
 from crate_analysis.paths import data_folder
-from crate_analysis.training.experiments import read_experiment, run_experiment, write_table
+from crate_analysis.training.experiments import (
+    FailedRunError,
+    read_experiment,
+    run_experiment,
+    write_table,
+)
 from crate_analysis.training.loop import Execution
 from crate_analysis.training.objectives import OBJECTIVES, Objective
 from crate_analysis.training.recipe import Optimizer, Precision, Schedule
@@ -29,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, FileNotFoundError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, FailedRunError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 

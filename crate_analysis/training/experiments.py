@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import re
 import sys
 import time
 from collections.abc import Mapping
@@ -35,6 +36,10 @@ TABLE = "runs.csv"
 LOG = "run.log"
 
 
+class FailedRunError(RuntimeError):
+    """Some runs of an experiment ended with an error."""
+
+
 @dataclass(frozen=True)
 class Search:
     """Short runs of each cell, of which the best gives the cell its value of one setting."""
@@ -45,6 +50,10 @@ class Search:
     """Column of the log whose last entry is compared; the greatest is best."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the short runs, where they differ from the cell's: above all fewer `epochs`."""
+
+    def __post_init__(self) -> None:
+        if not self.values:
+            raise ValueError("search: values are what each cell tries, such as [1e-3, 2e-3]")
 
 
 @dataclass(frozen=True)
@@ -74,9 +83,19 @@ class Experiment:
             raise ValueError(
                 f"objective: there is no {self.objective!r}, only {', '.join(OBJECTIVES)}"
             )
+        for name, kind in (("declared", Mapping), ("common", Mapping), ("cells", Mapping)):
+            if not isinstance(getattr(self, name), kind):
+                raise ValueError(f"{name}: write keys and values")
         if not self.cells or not self.seeds:
             raise ValueError("cells and seeds: an experiment has at least one of each")
+        for seed in self.seeds:
+            if self.seeds.count(seed) > 1:
+                raise ValueError(f"seeds: {seed} is given twice")
         for cell in self.cells:
+            if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", str(cell)) or cell == "search":
+                raise ValueError(f"cells: {cell!r} cannot be a cell's name: it is one of a folder")
+            if not isinstance(self.cells[cell], Mapping):
+                raise ValueError(f"cell {cell}: write settings, or {{}} for none of its own")
             self.recipe(cell)
             self.search_runs(cell)
 
@@ -211,7 +230,7 @@ def run_experiment(
         A cell's runs are left open until the search that they wait for is finished.
 
     Returns the table that `folder/runs.csv` holds, see `outcome`. It is written anew whenever a run
-    ends. Raises RuntimeError where runs failed, after all others are done.
+    ends. Raises FailedRunError where runs failed, after all others are done.
     """
     execution = execution or Execution()
     jobs = jobs or _jobs(execution.device, threads)

@@ -18,8 +18,8 @@ from filelock import FileLock, Timeout
 from jaxtyping import Float, Int64, UInt8
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
-from tqdm import tqdm
 
+from crate_analysis.bars import bar
 from crate_analysis.distributed import (
     first_process_first,
     rank,
@@ -146,14 +146,8 @@ def run(
     # buffers are functions of what all processes share, so there is nothing to broadcast
     scored = DistributedDataParallel(task, broadcast_buffers=False) if world_size() > 1 else task
 
-    progress = tqdm(
-        range(start, recipe.steps),
-        folder.name,
-        initial=start,
-        total=recipe.steps,
-        unit="step",
-        disable=rank() > 0 or None,
-    )
+    steps = range(start, recipe.steps)
+    progress = bar(steps, folder.name, recipe.steps, initial=start, unit="step", shown=rank() == 0)
     task.train()
     for step in progress:
         indices = recipe.batch_indices(step)

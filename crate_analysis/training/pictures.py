@@ -12,8 +12,8 @@ import numpy as np
 import torch
 from jaxtyping import Int64, UInt8
 from torch import Tensor
-from tqdm import tqdm
 
+from crate_analysis.bars import bar
 from crate_analysis.datasets import SampleDataset, batches, creatures, load_dataset, stack_images
 from crate_analysis.datasets.batches import attempts, left_out_gathered, report_left_out
 from crate_analysis.datasets.sample import UnreadableSampleError
@@ -141,7 +141,7 @@ def _render(source: SampleDataset, path: Path) -> None:
     workers = min(os.cpu_count() or 1, len(source) // WORTH_A_WORKER)
     with written_whole(path) as part, left_out_gathered() as left_out:
         read = batches(source, BATCH, workers=workers)
-        for _, samples in tqdm(read, "images", -(-len(source) // BATCH), unit="batch"):
+        for _, samples in bar(read, "images", -(-len(source) // BATCH), unit="batch"):
             found = stack_images(samples).numpy()
             if images is None:  # as long as it can get: what was left out is missing at its end
                 shape = (len(source), *found.shape[1:])

@@ -79,9 +79,7 @@ def test_no_outputs(name):
 @EACH_NEW
 def test_a_chapter_is_as_jupyterlab_saves_it(name):
     """What the save hook of `make lab` would change is not committed."""
-    config = SimpleNamespace(
-        ServerApp=SimpleNamespace(), LabApp=SimpleNamespace(), ContentsManager=SimpleNamespace()
-    )
+    config = SimpleNamespace(ServerApp=SimpleNamespace(), LabApp=SimpleNamespace())
     path = ROOT / "workflow/jupyter_config.py"
     tidy = runpy.run_path(str(path), {"get_config": lambda: config})["tidy"]
     text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")

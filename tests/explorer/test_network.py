@@ -124,6 +124,20 @@ OTHERS = {
         "crate_micro_patch6_72.creatures",
         {"step_size": 0.3, "sparsity": 0.2, "dim": 60, "heads": 3, "patch_size": 8, "depth": 3},
     ),
+    "alpha": (
+        "crate_micro_patch6_72.creatures",
+        {
+            "nonlinearity": "ista_overcomplete",
+            "stem": "conv",
+            "output_bias": False,
+            "norm_eps": 1e-3,
+            "mlp_ratio": 2.0,
+        },
+    ),
+    "registers and LayerScale": (
+        "vit_micro_patch6_72.creatures",
+        {"registers": 3, "layer_scale": True, "norm_eps": 1e-2, "head_eps": 1e-4},
+    ),
     "other pixels": (
         "vit_micro_patch6_72.creatures",
         {"pixel_mean": (0.5, 0.4, 0.3), "pixel_std": (0.2, 0.3, 0.4)},

@@ -57,8 +57,9 @@ def test_choices_are_made_within_groups_and_values_go_with_them():
     assert found.groupby("model").layer.unique().map(list).to_dict() == {"a": [1], "b": [0]}
     assert (found.iou == 1).all()
     assert found.groupby("model").average_precision.mean().to_dict() == {"a": 0.5, "b": 0.25}
-    joint = cross_fit(frame, "layer", by=[])
-    assert len(joint) == 4 and (joint.iou == 0.5).all()
+    # whatever else a row is of, such as a column that somebody added, is kept apart too
+    steps = frame.rename(columns={"model": "noise"}).replace({"noise": {"a": 0.5, "b": 1.5}})
+    assert cross_fit(steps, "layer").iou.tolist() == found.iou.tolist()
 
 
 def test_several_masks_of_an_image_count_as_one_image():
@@ -68,6 +69,20 @@ def test_several_masks_of_an_image_count_as_one_image():
     found = cross_fit(pd.DataFrame(rows, columns=["image", "layer", "iou"]), "layer")
     assert set(found[found.half == 1].layer) == {1}
     assert len(found) == 6
+
+
+def test_a_head_is_chosen_for_each_name_where_asked():
+    rows = [
+        (image, name, head, float((name == "ears") == (head == 1)))
+        for image in range(4)
+        for name in ("ears", "tail")
+        for head in (0, 1)
+    ]
+    frame = pd.DataFrame(rows, columns=["image", "mask", "head", "average_precision"])
+    found = cross_fit(frame, "head", "average_precision", by=["mask"])
+    assert found.groupby("mask")["head"].unique().map(list).to_dict() == {"ears": [1], "tail": [0]}
+    assert (found.average_precision == 1).all() and len(found) == 8
+    assert (cross_fit(frame, "head", "average_precision").average_precision == 0.5).all()
 
 
 def test_what_cannot_be_chosen_is_an_error():

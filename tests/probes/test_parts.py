@@ -1,5 +1,7 @@
 """Planted parts must be found, shuffled ones not, and labels of patches follow their pixels."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from sklearn.metrics import adjusted_rand_score, roc_auc_score
@@ -53,6 +55,13 @@ def test_a_patch_is_what_covers_most_of_it():
     assert patch_labels([picture], (2, 4), ["tail", "head"]).tolist() == [
         [1, 1, 0, 0, 0, -1, -1, -1]
     ]  # of 2 x 2 pixels: 4, then 2 of head; 2, 2 of tail on top; below 2 of tail
+
+
+def test_parts_and_objects_of_one_name_are_told_apart():
+    both = sample([(slice(0, 4), slice(0, 4)), (slice(0, 4), slice(4, 8))], ["head", "head"])
+    both = replace(both, part_of=(None, 0))
+    for of, expected in (("masks", [[0, 0]]), ("objects", [[0, -1]]), ("parts", [[-1, 0]])):
+        assert patch_labels([both], (1, 2), ["head"], of).tolist() == expected
 
 
 def test_of_equals_the_first_named_counts_and_planes_of_one_name_are_one():

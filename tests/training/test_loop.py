@@ -18,6 +18,7 @@ import torch
 from crate_analysis import build_model
 from crate_analysis.training.__main__ import main
 from crate_analysis.training.loop import Part, claimed, is_training, read_checkpoint
+from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.recipe import SupervisedRecipe
 from crate_analysis.training.ship import check_name
 from crate_analysis.training.supervised import Classification
@@ -163,7 +164,8 @@ def test_a_killed_process_holds_no_folder(tmp_path):
         "import sys, time; from pathlib import Path\n"
         "from crate_analysis.training.loop import claimed\n"
         "from crate_analysis.training.recipe import SupervisedRecipe\n"
-        "with claimed(Path(sys.argv[1]), SupervisedRecipe('a')): print('held', flush=True), time.sleep(60)\n"
+        "with claimed(Path(sys.argv[1]), SupervisedRecipe('a')):\n"
+        "    print('held', flush=True); time.sleep(60)\n"
     )
     process = subprocess.Popen(
         [sys.executable, "-c", script, str(tmp_path)], stdout=subprocess.PIPE, text=True
@@ -263,7 +265,7 @@ def test_counts_of_nothing_are_refused(tmp_path, train, option, value, capsys):
         "x\n",
         "ä",
         "~",
-    ],  # fmt: skip
+    ],
 )
 def test_a_model_is_shipped_under_a_plain_name(name):
     with pytest.raises(ValueError, match="cannot be a model's name"):
@@ -297,7 +299,7 @@ def test_what_is_shipped_is_replaced_only_when_asked(finished, train, cache, tmp
     assert {k: v[0] for k, v in snapshot_of(data).items()} == {k: v[0] for k, v in before.items()}
     with pytest.raises(SystemExit, match="cannot be a model's name"):
         main(["ship", str(finished), "../small", "--cache", str(cache)])
-    with pytest.raises(SystemExit, match="gate=2.0 must be a share"):
+    with pytest.raises(SystemExit, match=r"gate=2\.0 must be a share"):
         main([*ship, "--gate", "2"])
     main([*ship, "--replace"])
     assert "gate" not in json.loads((data / "small.json").read_text())
@@ -385,12 +387,13 @@ def test_patches_are_left_out_until_the_cooldown():
 
 
 @pytest.mark.parametrize("family", ["crate", "vit"])
-def test_what_is_left_out_has_no_influence(family):
+def test_what_is_left_out_has_no_influence(family, cache):
     arch = f"{family}_micro_patch6_72.creatures"
     torch.manual_seed(0)
     model = build_model(arch, patch_size=24, dim=8, heads=2, depth=2)
     recipe = SupervisedRecipe(arch, n_train=100, batch_size=4, patch_dropout=0.5, flip=False)
-    task = Classification(model, recipe, None)
+    held_out = CachedPictures("creatures", "val", 72, 8, 0, cache)
+    task = Classification(model, recipe, held_out)
     images = torch.randint(0, 256, (4, 3, 72, 72), dtype=torch.uint8)
     labels = torch.arange(4)
     loss = task(images, labels, Part(0, 0, 4))[0]
@@ -402,7 +405,7 @@ def test_what_is_left_out_has_no_influence(family):
         same = torch.equal(task(changed, labels, Part(0, 0, 4))[0], loss)
         assert same == (patch not in kept)
     all_of_them = SupervisedRecipe(arch, n_train=100, batch_size=4, flip=False)
-    whole = Classification(model, all_of_them, None)(images, labels, Part(0, 0, 4))[0]
+    whole = Classification(model, all_of_them, held_out)(images, labels, Part(0, 0, 4))[0]
     logits = model(model.normalize(images))
     expected = torch.nn.functional.cross_entropy(logits, labels, label_smoothing=0.1)
     torch.testing.assert_close(whole, expected)

@@ -1,5 +1,7 @@
 """A grid of runs by one command: killed, failed, changed, and summed up."""
 
+import csv
+import html
 import json
 import os
 import re
@@ -8,6 +10,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from urllib.parse import unquote
 
 import nbformat
 import pytest
@@ -16,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 ROOT = Path(__file__).parents[2]
 SNAKEMAKE = Path(sys.executable).with_name("snakemake")
-PARAMETERS = "models = ['a']\ndataset = 'x'\nseed = 0\noutput = 'output'\nfactor = 1"
+PARAMETERS = "models = ['a']\ndataset = 'x'\nseed = 0\noutput = 'output'\nfactor: float = 1"
 BODY = """
 import os, pathlib, time
 with open("begun.log", "a") as log:
@@ -117,6 +120,13 @@ def test_a_failed_run_takes_no_other_with_it_and_only_what_changed_runs_again(fo
     failed = run(folder)
     assert failed.returncode != 0
     assert "the cluster hiccups" in failed.stderr
+    assert re.search(r"^\[7 of 8 done, 1 running\] ", failed.stderr, re.MULTILINE)
+    where = "results/mine/n3/m2/d2/seed-0"
+    *_, counted, reason = failed.stderr.strip().splitlines()
+    assert counted == "--- 1 of 8 failed:"
+    assert reason == (
+        f"{where}: n3.ipynb: RuntimeError: the cluster hiccups (log: {where}/log.txt)"
+    )
     assert len(finished(folder)) == 7
     assert begun(folder).count("n3 m2 d2") == 2, "it was tried once more"
 
@@ -124,7 +134,13 @@ def test_a_failed_run_takes_no_other_with_it_and_only_what_changed_runs_again(fo
     assert summary.returncode == 0, summary.stderr
     page = (folder / "results/mine/html/index.html").read_text(encoding="utf-8")
     text = " ".join(re.sub(r"<[^>]+>", "", page).split())
-    assert "7 of 8 runs" in text and "missing" in text
+    assert "7 of 8 runs" in text
+    assert "missing: n3.ipynb: RuntimeError: the cluster hiccups" in text
+    links = re.findall(r'href="(\.\./[^"]*)"', page)
+    assert len([link for link in links if link.endswith("run.ipynb")]) == 7
+    assert f"../{where.removeprefix('results/mine/')}/log.txt" in links
+    for link in links:
+        assert (folder / "results/mine/html" / link).exists()
     # n1 has both models on both data sets; n3 lacks one, and is not counted among the whole
     assert "1 quantities were measured for both m1 and m2 in 2 settings" in text
 
@@ -141,4 +157,86 @@ def test_a_wrong_grid_is_told_before_anything_runs(folder):
     refused = run(folder)
     assert refused.returncode != 0
     assert "mine.yml: key 'notebook' is unknown: did you mean 'notebooks'?" in refused.stderr
+    assert begun(folder) == []
+
+
+EVIL = "<img src=x onerror=alert({})>"
+TWO = """
+import pathlib
+if dataset.startswith("bad"):
+    raise RuntimeError("<img src=x onerror=alert(1)> hiccups")
+folder = pathlib.Path(output)
+folder.mkdir(parents=True, exist_ok=True)
+rows = "".join(f"\\"{name.split('=')[0]}\\",size,{factor},{factor},{factor}\\n" for name in models)
+text = "model,quantity,mean,low,high\\n" + rows
+(folder / (pathlib.Path(NAME).stem + "-results.csv")).write_text(text)
+"""
+
+
+def test_names_of_any_kind_are_names_and_nothing_else(folder):
+    name = "n 1+(x) {y} $z '#.ipynb"
+    place = folder / "a (b) {c}"
+    place.mkdir()
+    note = nbformat.read(folder / "n1.ipynb", as_version=4)
+    note.cells[1].source = TWO.replace("NAME", repr(name))
+    nbformat.write(note, place / name)
+    for model in ("x y", "<b>"):
+        (folder / model).mkdir()
+        (folder / model / "model.safetensors").touch()
+    results = f"res (1)+ $x 'q' #/{EVIL.format(3)}"
+    pair = ["one, two=x y/model.safetensors", "<b>/model.safetensors"]
+    grid = {
+        "models": ["x y/model.safetensors", pair],
+        "datasets": [f"good:{EVIL.format(2)}", "bad: #"],
+        "seeds": [0],
+        "notebooks": {f"{place.name}/{name}": {"factor": 1e-5}},
+        "folder": results,
+    }
+    (folder / "my grid #1.yml").write_text(json.dumps(grid))
+    code = "import grid, sys; from pathlib import Path; "
+    code += "sys.exit(grid.snakemake(sys.argv[1], Path(sys.argv[2])))"
+    made = {}
+    for target in ("cells", "summary"):
+        command = [sys.executable, "-c", code, target, "my grid #1.yml"]
+        variables = os.environ | {"PYTHONPATH": str(ROOT / "workflow")}
+        options = {"cwd": folder, "env": variables, "capture_output": True, "text": True}
+        made[target] = subprocess.run(command, **options)
+    assert made["cells"].returncode != 0
+    assert "--- 2 of 4 failed:" in made["cells"].stderr
+    assert made["summary"].returncode == 0, made["summary"].stderr
+    page = (folder / results / "html/index.html").read_text(encoding="utf-8")
+    assert "<img src=x" not in page and "&lt;img src=x onerror=alert(2)&gt;" in page
+    assert "missing: " in page and "hiccups" in page
+    links = re.findall(r'href="(\.\./[^"]*)"', page)
+    assert len(links) == 4
+    for link in links:
+        assert (folder / results / "html" / unquote(html.unescape(link))).exists()
+    with (folder / results / "results.csv").open(newline="") as file:
+        assert {row["model"] for row in csv.DictReader(file)} == {"x y", "one, two", "<b>"}
+
+
+def make(folder, **changes):
+    """What `make grid` runs."""
+    grid = json.loads((folder / "mine.yml").read_text()) | {"models": ["crate-creatures"]} | changes
+    (folder / "mine.yml").write_text(json.dumps(grid))
+    command = [sys.executable, ROOT / "workflow" / "grid.py", "make", "mine.yml", "--cores", "2"]
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, timeout=600)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"models": ["crate-creature"]}, "did you mean 'crate-creatures'"),
+        ({"models": ["runs/model.pth"]}, "runs/model.pth"),
+        ({"models": ["begun.yml=mine.yml"]}, "mine.yml"),
+        ({"datasets": ["creature"]}, "did you mean 'creatures'"),
+        ({"datasets": ["folder:nowhere"]}, "nowhere"),
+        ({"datasets": ["creatures"], "notebooks": {"n1.ipynb": {"factor": "x"}}}, "must be float"),
+        ({"datasets": ["creatures"], "notebooks": {"n1.ipynb": {"factr": 1}}}, "mean 'factor'"),
+    ],
+)
+def test_what_no_run_could_use_is_told_before_any_runs(folder, changes, message):
+    refused = make(folder, **changes)
+    assert refused.returncode != 0
+    assert message in refused.stderr and len(refused.stderr.splitlines()) == 1
     assert begun(folder) == []

@@ -38,7 +38,7 @@ AREAS = (0.18, 0.34)
 """Least and greatest share of the image that an animal covers, where there is room for it."""
 EDGE = 0.01
 """Share of the image's side that is left free at each edge."""
-TILT = 0.35
+TILT = 0.15
 """Radians that the whole animal may be turned by, either way."""
 
 

@@ -47,8 +47,8 @@ def _mixed(bits: tuple[int, ...]) -> Plan:
 
     return replace(
         base,
-        neck_swing=(-0.45, 0.85),
-        limber=2.0,
+        neck_swing=(-0.30, 0.60),
+        limber=1.2,
         ear=ears.ear,
         ear_length=ears.ear_length,
         ear_angle=ears.ear_angle,

@@ -2,8 +2,9 @@
 /* The networks of this library in plain JavaScript, written from their formulas.
 
    CRATE (Yu et al. 2023, arXiv 2306.01129; 2024, arXiv 2308.16271) with either attention (mssa, mhsa)
-   and any second half (ista, ista_soft, mlp), and the ViT (Dosovitskiy et al. 2021). Weights are read
-   from the .safetensors files as the library ships them.
+   and any second half (ista, ista_soft, mlp), CRATE-alpha (Yang et al. 2024, arXiv 2405.20299), and the
+   ViT (Dosovitskiy et al. 2021), also with registers and LayerScale. Weights are read from the
+   .safetensors files as the library ships them.
 
    Matrices are Float32Arrays, row by row: t tokens ([CLS] first), d embedding, h heads of p dimensions,
    a layer's attention is (h, t, t). All of it is one function without outside names, so that a worker can
@@ -56,56 +57,52 @@ function crateEngine({ vectors: wanted = true } = {}) {
         const { weight, bias } = linear(name);
         return count === 1 ? { weight } : { weight: part(weight, d * d), bias: part(bias, d) };
       });
-    const d = config.dim;
-    const side = config.image_size / config.patch_size;
-    const shape = { layers: config.depth, heads: config.heads, rows: side, columns: side, tokens: side * side + 1 };
-    const depth = [...Array(config.depth).keys()];
-    if (config.family === "crate") {
-      const projector = config.projector_dim && config.num_classes ? linear("head") : null;
+    const d = config.dim, isVit = config.family === "vit";
+    const eps = config.norm_eps ?? (isVit ? 1e-6 : 1e-5), headEps = config.head_eps ?? (isVit ? eps : 1e-5);
+    const side = config.image_size / config.patch_size, registers = config.registers ?? 0;
+    const shape = { layers: config.depth, heads: config.heads, rows: side, columns: side, tokens: 1 + registers + side * side };
+    const steps = {
+      ista: (name) => ({ ...dictionary(name), soft: false }),
+      ista_soft: (name) => ({ ...dictionary(name), soft: true }),
+      ista_overcomplete: (name) => ({ ...sizes, D: at(`${name}.D`), DT: transpose(at(`${name}.D`), d), D1: at(`${name}.D1`) }),
+      mlp: (name) => ({ fc1: linear(`${name}.fc1`), fc2: linear(`${name}.fc2`) }),
+    };
+    const sizes = { eta: config.step_size, lambda: config.sparsity };
+    const dictionary = (name) => ({ ...sizes, D: at(`${name}.weight`), DT: transpose(at(`${name}.weight`), d) });
+    const kind = config.nonlinearity;
+    if (!["crate", "vit"].includes(config.family) || !steps[kind]) throw new Error(`there is no forward pass for ${config.family} with ${kind}`);
+    const crateLayer = (l) => {
+      const [first, second] = [`transformer.layers.${l}.0`, `transformer.layers.${l}.1`];
+      const [q, k, v] = thirds(`${first}.fn.qkv`, config.attention === "mssa" ? 1 : 3);
       return {
-        config, shape,
-        embedding: {
-          order: "channels last",
-          before: norm("to_patch_embedding.1", 1e-5), linear: linear("to_patch_embedding.2"),
-          after: norm("to_patch_embedding.3", 1e-5), cls: at("cls_token"), positions: at("pos_embedding"),
-        },
-        layers: depth.map((l) => {
-          const [first, second] = [`transformer.layers.${l}.0`, `transformer.layers.${l}.1`];
-          const [q, k, v] = thirds(`${first}.fn.qkv`, config.attention === "mssa" ? 1 : 3);
-          const mlp = config.nonlinearity === "mlp";
-          return {
-            norm: norm(`${first}.norm`, 1e-5), q, k, v,
-            out: config.heads === 1 ? null : linear(`${first}.fn.to_out.0`),
-            normHalf: norm(`${second}.norm`, 1e-5),
-            mlp: mlp ? { fc1: linear(`${second}.fn.fc1`), fc2: linear(`${second}.fn.fc2`) } : null,
-            ista: mlp ? null : {
-              D: at(`${second}.fn.weight`), DT: transpose(at(`${second}.fn.weight`), d, d),
-              eta: config.step_size, lambda: config.sparsity, soft: config.nonlinearity === "ista_soft",
-            },
-          };
-        }),
-        classifier: {
-          norm: norm("mlp_head.0", 1e-5),
-          linears: [config.num_classes || config.projector_dim ? linear("mlp_head.1") : null, projector].filter(Boolean),
-        },
+        norm: norm(`${first}.norm`, eps), q, k, v, out: config.heads === 1 ? null : linear(`${first}.fn.to_out.0`),
+        normHalf: norm(`${second}.norm`, eps), kind, step: steps[kind](`${second}.fn`),
       };
-    }
-    if (config.family !== "vit") throw new Error(`there is no forward pass for family ${config.family}`);
+    };
+    const vitLayer = (l) => {
+      const name = `blocks.${l}`, [q, k, v] = thirds(`${name}.attn.qkv`, 3);
+      return {
+        norm: norm(`${name}.norm1`, eps), q, k, v, out: linear(`${name}.attn.proj`), outScale: optional(`${name}.ls1.gamma`),
+        normHalf: norm(`${name}.norm2`, eps), kind, step: steps[kind](`${name}.mlp`), stepScale: optional(`${name}.ls2.gamma`),
+      };
+    };
+    const stem = (name) => ({ isConvolution: true, linear: linear(name) });
+    const crateStem = () => ({
+      isConvolution: false, before: norm("to_patch_embedding.1", 1e-5),
+      linear: linear("to_patch_embedding.2"), after: norm("to_patch_embedding.3", 1e-5),
+    });
+    const classifiers = isVit
+      ? [config.num_classes && "head"]
+      : [(config.num_classes || config.projector_dim) && "mlp_head.1", config.projector_dim && config.num_classes && "head"];
     return {
       config, shape,
       embedding: {
-        order: "channels first", linear: linear("patch_embed.proj"),
-        cls: at("cls_token"), positions: at("pos_embed"),
+        ...(isVit ? stem("patch_embed.proj") : config.stem === "conv" ? stem("conv1") : crateStem()),
+        cls: at("cls_token"), registers: registers ? at("register_tokens") : new Float32Array(0),
+        positions: at(isVit ? "pos_embed" : "pos_embedding"),
       },
-      layers: depth.map((l) => {
-        const [q, k, v] = thirds(`blocks.${l}.attn.qkv`, 3);
-        return {
-          norm: norm(`blocks.${l}.norm1`, 1e-6), q, k, v, out: linear(`blocks.${l}.attn.proj`),
-          normHalf: norm(`blocks.${l}.norm2`, 1e-6),
-          mlp: { fc1: linear(`blocks.${l}.mlp.fc1`), fc2: linear(`blocks.${l}.mlp.fc2`) }, ista: null,
-        };
-      }),
-      classifier: { norm: norm("norm", 1e-6), linears: config.num_classes ? [linear("head")] : [] },
+      layers: Array.from({ length: config.depth }, (_, l) => (isVit ? vitLayer : crateLayer)(l)),
+      classifier: { norm: norm(isVit ? "norm" : "mlp_head.0", headEps), linears: classifiers.filter(Boolean).map(linear) },
     };
   }
 
@@ -226,8 +223,8 @@ function crateEngine({ vectors: wanted = true } = {}) {
     // a browser without WebAssembly's vectors computes the same, some times as slowly
   }
 
-  function transpose(x, rows, columns) {
-    const out = new Float32Array(x.length);
+  function transpose(x, rows) {
+    const out = new Float32Array(x.length), columns = x.length / rows;
     for (let i = 0; i < rows; i++) for (let j = 0; j < columns; j++) out[j * rows + i] = x[i * columns + j];
     return out;
   }
@@ -295,20 +292,21 @@ function crateEngine({ vectors: wanted = true } = {}) {
     const { patch_size: size, image_size: width, pixel_mean: mean, pixel_std: std } = config;
     const n = shape.rows * shape.columns, length = 3 * size * size;
     const patches = new Float32Array(n * length);
-    const last = embedding.order === "channels last";
     for (let patch = 0; patch < n; patch++) {
       const top = Math.floor(patch / shape.columns) * size, left = (patch % shape.columns) * size;
       for (let y = 0; y < size; y++) for (let x = 0; x < size; x++) for (let c = 0; c < 3; c++) {
-        const place = last ? 3 * (y * size + x) + c : (c * size + y) * size + x;
+        const place = embedding.isConvolution ? (c * size + y) * size + x : 3 * (y * size + x) + c;
         const pixel = pixels[3 * ((top + y) * width + left + x) + c];
         patches[patch * length + place] = (pixel / 255 - mean[c]) / std[c];
       }
     }
     let embedded = apply(embedding.linear, embedding.before ? layerNorm(embedding.before, patches) : patches, n);
     if (embedding.after) embedded = layerNorm(embedding.after, embedded);
-    const tokens = new Float32Array(embedding.positions);
-    embedding.cls.forEach((value, i) => (tokens[i] += value));
-    embedded.forEach((value, i) => (tokens[config.dim + i] += value));
+    const d = config.dim, { cls, registers, positions } = embedding;
+    const tokens = new Float32Array(shape.tokens * d);
+    tokens.set(add(cls, positions.subarray(0, d)), 0);
+    tokens.set(registers, d); // which have no positions
+    tokens.set(add(embedded, positions.subarray(d)), d + registers.length);
     return tokens;
   }
 
@@ -324,7 +322,7 @@ function crateEngine({ vectors: wanted = true } = {}) {
       const [q, k, v] = [queries, keys, values].map((x) => headOf(x, h, heads, t));
       const rows = softmaxRows(product(q, k, t, t, p), t, p ** -0.5);
       attention.set(rows, h * t * t);
-      const seen = product(rows, transpose(v, t, p), t, p, t);
+      const seen = product(rows, transpose(v, t), t, p, t);
       for (let i = 0; i < t; i++) outputs.set(seen.subarray(i * p, (i + 1) * p), i * d + h * p);
     }
     return { tokens, projections: keys, attention, outputs };
@@ -336,17 +334,38 @@ function crateEngine({ vectors: wanted = true } = {}) {
     const outputs = off.some(Boolean)
       ? seen.outputs.map((value, i) => (off[Math.floor((i % d) / p)] ? 0 : value))
       : seen.outputs;
-    const half = add(seen.tokens, layer.out ? apply(layer.out, outputs, t) : outputs);
-    const z = layerNorm(layer.normHalf, half);
-    if (layer.mlp) return { ...seen, half, output: add(half, apply(layer.mlp.fc2, apply(layer.mlp.fc1, z, t).map(gelu), t)) };
-    // one step of ISTA from a = z, then the threshold: ReLU, or from both sides
-    const { D, DT, eta, lambda, soft } = layer.ista;
-    const rest = product(z, D, t, d, d).map((value, i) => z[i] - value);
-    const output = product(rest, DT, t, d, d).map((value, i) => {
+    const written = layer.out ? apply(layer.out, outputs, t) : outputs;
+    const half = add(seen.tokens, scaled(written, layer.outScale));
+    const made = STEPS[layer.kind](layer.step, layerNorm(layer.normHalf, half), t);
+    const hasResidual = layer.kind === "mlp" || layer.kind === "ista_overcomplete";
+    return { ...seen, half, output: hasResidual ? add(half, scaled(made, layer.stepScale)) : made };
+  }
+
+  const scaled = (x, gamma) => (gamma ? x.map((value, i) => value * gamma[i % gamma.length]) : x);
+
+  /** The second half of a layer, from z = LN(Z^{l+1/2}). */
+  const STEPS = { ista, ista_soft: ista, ista_overcomplete: overcomplete, mlp };
+
+  /** One step of ISTA from a = z, then the threshold: ReLU, or from both sides. */
+  function ista({ D, DT, eta, lambda, soft }, z, t) {
+    const d = z.length / t, rest = product(z, D, t, d, d).map((value, i) => z[i] - value);
+    return product(rest, DT, t, d, d).map((value, i) => {
       const a = z[i] + eta * value;
       return a > eta * lambda ? a - eta * lambda : soft && a < -eta * lambda ? a + eta * lambda : 0;
     });
-    return { ...seen, half, output };
+  }
+
+  /** Two steps from zero in more atoms than dimensions, and back through a second dictionary. */
+  function overcomplete({ D, DT, D1, eta, lambda }, z, t) {
+    const d = z.length / t, atoms = D.length / d;
+    const first = product(z, DT, t, atoms, d).map((value) => Math.max(0, eta * (value - lambda)));
+    const rest = product(first, D, t, d, atoms).map((value, i) => z[i] - value);
+    const second = product(rest, DT, t, atoms, d).map((value, i) => Math.max(0, first[i] + eta * (value - lambda)));
+    return product(second, D1, t, d, atoms);
+  }
+
+  function mlp({ fc1, fc2 }, z, t) {
+    return apply(fc2, apply(fc1, z, t).map(gelu), t);
   }
 
   /** All layers of one image; `off` holds, layer by layer, which heads are off.
@@ -385,7 +404,7 @@ function crateEngine({ vectors: wanted = true } = {}) {
         for (let a = i; a < i + p; a++) squared += z[a] * z[a];
         for (let a = i; a < i + p; a++) z[a] /= Math.sqrt(squared);
       }
-      const turned = transpose(z, t, p), gram = Float64Array.from(product(turned, turned, p, p, t));
+      const turned = transpose(z, t), gram = Float64Array.from(product(turned, turned, p, p, t));
       for (let a = 0; a < p; a++) { // Cholesky in place: half of logdet is the sum of log diag(L)
         for (let b = 0; b <= a; b++) {
           let value = (gram[a * p + b] * p) / (t * eps2) + (a === b ? 1 : 0);

@@ -1,0 +1,191 @@
+"""An experiment as one file and one batch: resumed after a kill, in parts, with a table."""
+
+from __future__ import annotations
+
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pandas as pd
+import pytest
+
+from crate_analysis.training.__main__ import main
+from crate_analysis.training.experiments import outcome, read_experiment, run_experiment
+from crate_analysis.training.loop import claimed
+
+PARAMS = Path(__file__).resolve().parents[2] / "params" / "experiments"
+FILE = """
+question: Does it run?
+declared: {number: accuracy, success: all runs end}
+common:
+  arch: crate_micro_patch6_72.creatures
+  overrides: {dim: 8, depth: 1, heads: 1, patch_size: 36}
+  n_train: 16
+  n_val: 8
+  batch_size: 8
+  epochs: 2
+cells:
+  mssa: {}
+  mhsa: {overrides: {attention: mhsa}}
+seeds: [0, 1]
+search: {values: [1e-3, 1e-2], settings: {epochs: 1}}
+"""
+PLAIN = FILE.replace("search:", "# search:")
+
+
+@pytest.fixture(scope="module")
+def cache(tmp_path_factory):
+    return tmp_path_factory.mktemp("images")
+
+
+def written(folder: Path, text: str = FILE) -> Path:
+    path = folder / "small.yml"
+    path.write_text(text)
+    return path
+
+
+def weights(folder: Path) -> dict[str, bytes]:
+    return {
+        path.relative_to(folder).as_posix(): path.read_bytes()
+        for path in folder.rglob("model.safetensors")
+    }
+
+
+@pytest.fixture(scope="module")
+def finished(cache, tmp_path_factory):
+    folder = tmp_path_factory.mktemp("small")
+    file = written(folder)
+    main(["experiment", str(file), str(folder / "runs"), "--cache", str(cache), "--jobs", "2"])
+    return folder / "runs"
+
+
+def test_every_run_ends_and_is_in_the_table(finished):
+    table = pd.read_csv(finished / "runs.csv")
+    assert (table.state == "finished").all()
+    mains = table[~table.searched]
+    assert mains.run.tolist() == ["mssa/seed-0", "mhsa/seed-0", "mssa/seed-1", "mhsa/seed-1"]
+    assert len(table) == 4 + 4 and table.dev_accuracy.notna().all()
+    assert (mains.steps == 4).all() and (table[table.searched].steps == 2).all()
+    for cell, found in table[table.searched].groupby("cell"):
+        best = found.learning_rate[found.dev_accuracy.idxmax()]
+        assert (mains[mains.cell == cell].learning_rate == best).all()
+
+
+def test_what_is_finished_is_not_run_again(finished, cache):
+    before = {path: path.stat().st_mtime_ns for path in finished.rglob("model.safetensors")}
+    again = run_experiment(read_experiment(written(finished.parent)), finished, cache)
+    assert (again.state == "finished").all()
+    assert before == {path: path.stat().st_mtime_ns for path in before}
+
+
+def test_parts_add_up_to_the_whole(finished, cache, tmp_path):
+    """Two shards one after the other; the first leaves open what waits for the other's search."""
+    experiment = read_experiment(written(tmp_path))
+    folder = tmp_path / "runs"
+    table = run_experiment(experiment, folder, cache, jobs=2, shard=(1, 2))
+    assert set(table.state) == {"finished", "open"}
+    run_experiment(experiment, folder, cache, jobs=2, shard=(2, 2))
+    run_experiment(experiment, folder, cache, jobs=2, shard=(1, 2))
+    assert weights(folder) == weights(finished)
+    for shard in ((0, 2), (3, 2)):
+        with pytest.raises(ValueError, match="shard"):
+            run_experiment(experiment, folder, cache, shard=shard)
+
+
+@pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
+def test_a_killed_batch_takes_its_runs_along_and_is_resumed(finished, cache, tmp_path):
+    long = PLAIN.replace("epochs: 2", "epochs: 400")
+    file, folder = written(tmp_path, long), tmp_path / "runs"
+    command = [sys.executable, "-m", "crate_analysis.training", "experiment", str(file)]
+    options = ["--cache", str(cache), "--jobs", "1", "--save-every", "1"]
+    process = subprocess.Popen([*command, str(folder), *options], stderr=subprocess.DEVNULL)
+    checkpoint = folder / "mssa" / "seed-0" / "checkpoint.pt"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert process.poll() is None and time.monotonic() < deadline
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    deadline = time.monotonic() + 20
+    experiment = read_experiment(file)
+    while "training" in set(outcome(experiment, folder).state):
+        assert time.monotonic() < deadline, "its run goes on without it"
+        time.sleep(0.2)
+    states = outcome(experiment, folder).set_index("run").state
+    assert states["mssa/seed-0"] == "stopped" and states["mhsa/seed-1"] == "open"
+    assert not weights(folder)
+
+
+def test_a_run_that_fails_is_told_and_the_others_are_done(cache, tmp_path):
+    file = written(tmp_path, PLAIN.replace("mhsa: {", "mhsa: {learning_rate: 1e30, "))
+    with pytest.raises(SystemExit, match=r"mhsa/seed-0 failed: the loss is .* see .*run\.log"):
+        main(["experiment", str(file), str(tmp_path / "runs"), "--cache", str(cache)])
+    table = pd.read_csv(tmp_path / "runs" / "runs.csv").set_index("run")
+    assert (table.state[["mssa/seed-0", "mssa/seed-1"]] == "finished").all()
+    assert table.state["mhsa/seed-0"].startswith("failed: the loss is")
+
+
+def test_what_another_process_trains_is_waited_for(cache, tmp_path):
+    experiment = read_experiment(written(tmp_path, PLAIN))
+    folder = tmp_path / "runs"
+    with claimed(folder / "mssa" / "seed-0", experiment.recipe("mssa")):
+        table = outcome(experiment, folder)
+    assert table.set_index("run").state["mssa/seed-0"] == "training"
+
+
+def test_status_starts_nothing(tmp_path, cache, capsys):
+    file = written(tmp_path)
+    main(["experiment", str(file), str(tmp_path / "runs"), "--status", "--cache", str(cache)])
+    assert "open" in capsys.readouterr().out
+    assert [path.name for path in (tmp_path / "runs").rglob("*")] == ["runs.csv"]
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("epochs: 2", "epoch: 2", r"cell mssa: a supervised recipe has no epoch"),
+        ("epochs: 2", "epochs: 0", r"cell mssa: epochs=0 must be at least 1"),
+        ("seeds: [0, 1]", "seeds: []", "at least one of each"),
+        ("seeds: [0, 1]", "seeds: [0, 0]", "seeds: 0 is given twice"),
+        ("seeds: [0, 1]", "seeds: 3", "seeds"),
+        ("cells:", "cell:", "the file has no cell;"),
+        ("mssa: {}", "a/../b: {}", "'a/../b' cannot be a cell's name"),
+        ("mssa: {}", "mssa: 3", "cell mssa"),
+        ("values: [1e-3, 1e-2]", "values: []", "search: values"),
+        ("values:", "value:", "search has no value;"),
+        ("settings: {epochs: 1}", "settings: {epochs: -1}", "cell mssa: epochs=-1"),
+        ("question:", "objective: guessing\nquestion:", "there is no 'guessing'"),
+        ("common:", "common: 3\nx:", "."),
+        (FILE, "", "it holds no keys"),
+        (FILE, "a: [", "no valid YAML"),
+        ("n_val: 8", "n_val: 8\n  n_val: 9", "given twice"),
+    ],
+)
+def test_a_file_that_cannot_be_run_is_one_line(tmp_path, old, new, message):
+    assert old in FILE
+    with pytest.raises(ValueError, match=message) as caught:
+        read_experiment(written(tmp_path, FILE.replace(old, new)))
+    assert str(tmp_path / "small.yml") in str(caught.value) and "\n" not in str(caught.value)
+
+
+def test_files_that_are_not_there_are_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=re.escape("small.yml")):
+        read_experiment(tmp_path / "small.yml")
+    with pytest.raises(ValueError, match="cannot be read"):
+        read_experiment(tmp_path)
+    (tmp_path / "small.yml").write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match="not a text in UTF-8"):
+        read_experiment(tmp_path / "small.yml")
+
+
+@pytest.mark.parametrize("path", sorted(PARAMS.glob("*.yml")), ids=lambda path: path.stem)
+def test_the_files_of_the_book_are_valid_and_declare_their_success(path):
+    experiment = read_experiment(path)
+    assert {"number", "layer", "gate", "success"} <= set(experiment.declared)
+    assert experiment.question.endswith(("?", "."))
+    for cell in experiment.cells:
+        assert experiment.recipe(cell).steps > 0
