@@ -16,25 +16,28 @@
 # %% [markdown]
 # # Does the head do what it looks at?
 #
-# **The claim.** [Yu et al. 2024](../book/bibliography.md#yu2024emergence) (Fig. 7) call heads of CRATE
-# *semantic*: one looks at legs, one at ears. Where a head looks is seen from outside; whether the answer
-# rests on it, nobody has shown. A head may find the ears and hand on nothing that is used.
+# **The claim.** [Yu et al. 2024](../book/bibliography.md#yu2024emergence) (Fig. 7) call heads of
+# CRATE *semantic*: one looks at legs, one at ears. Where a head looks is seen from outside;
+# whether the answer rests on it, nobody has shown. A head may find the ears and hand on nothing
+# that is used.
 #
-# **The test.** A network was asked which ears, legs, tail and muzzle an animal has, each of two kinds, so
-# that its label answers four questions. The answer to each is read off its class probabilities. For
-# every part, the head that finds it best is chosen *by its map alone*, by average precision within the
-# animal, on half of the images; on the other half it is taken out, and the loss is counted in points of
-# each question. Declared before the run:
+# **The test.** A network was asked which ears, legs, tail and muzzle an animal has, each of two
+# kinds, so that its label answers four questions. The answer to each is read off its class
+# probabilities. For every part, the head that finds it best is chosen *by its map alone*, by
+# average precision within the animal, on half of the images; on the other half it is taken out,
+# and the loss is counted in points of each question. Declared before the run:
 #
 # - *The one number*: the loss in the part's own question less the mean loss in the others.
-# - *It counts* where its whole interval is above 0 under all four kinds of ablation: what the head hands
-#   on is replaced by zero, by its mean over other images, by another image's, and by noise of the same
-#   size. Zero and noise break things that a mean leaves whole; only together they speak of the head.
-# - *The gate*: a question that the network answers right in fewer images than `gate` is shown and draws
-#   no conclusion.
+# - *It counts* where its whole interval is above 0 under all four kinds of ablation: what the
+#   head hands on is replaced by zero, by its mean over other images, by another image's, and by
+#   noise of the same size. Zero and noise break things that a mean leaves whole; only together
+#   they speak of the head.
+# - *The gate*: a question that the network answers right in fewer images than `gate` is shown and
+#   draws no conclusion.
 #
-# Then the test is turned round: of two images that differ in one part only, what has to be put from one
-# run into the other for the answer to change? And last, the halves of a layer are put to the same test.
+# Then the test is turned round: of two images that differ in one part only, what has to be put
+# from one run into the other for the answer to change? And last, the halves of a layer are put to
+# the same test.
 
 # %% tags=["parameters"]
 models: list[str] = ["crate-parts"]
@@ -53,10 +56,12 @@ output: str = "output"
 from functools import partial
 
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 
 from crate_analysis.interventions import (
     carried,
+    chosen_costs,
     costs,
     head_costs,
     outcomes,
@@ -68,20 +73,22 @@ from crate_analysis.interventions import (
     skip,
 )
 from crate_analysis.measures import MEASURES, cross_fit, measure_layers
-from crate_analysis.plotting import head_grid, layer_curves, reference_line
+from crate_analysis.plotting import head_grid, layer_curves
 from crate_analysis.segmentation import Scoring, head_scores
 from crate_analysis.study import Finding, Study
 from crate_analysis.walk import Reading
 
 study = Study(globals(), "18-interventions")
+main = study.networks[0].label
 
 # %% [markdown]
 # ## The measurement
 #
 # An edit changes one thing on the way through the network and lets it run on from there
-# (`crate_analysis.interventions`). What is replaced is what a head *hands on*, before the output map:
-# the one place where a head can be taken out alike in CRATE and in a ViT. The means and the other
-# images' values come from the training split.
+# (`crate_analysis.interventions`). What is replaced is what a head *hands on*, before the output
+# map: the one place where a head can be taken out alike in CRATE and in a ViT. The means and the
+# other images' values come from the training split. Maps are scored within the animal, so that to
+# find the animal is no merit in finding its ears.
 
 # %%
 KINDS = ["zero", "mean", "resample", "noise"]
@@ -94,341 +101,64 @@ def take_out_heads(network):
 
 
 heads = study.each(take_out_heads, needs=["labels", "train"])
+precision = Scoring(within=("object",), values=("average_precision",))
 maps = study.each(
-    lambda network: head_scores(
-        network.model,
-        network.images,
-        Scoring(within=("object",), values=("average_precision",)),
-        reading=study.reading,
-    ),
+    lambda network: head_scores(network.model, network.images, precision, reading=study.reading),
     needs="parts",
 )
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
-names = questions_of(study.networks[0].images).names
-asked = [name for name in names if len(maps) and (maps["mask"] == name).any()]
-questions = [name for name in heads.question.unique() if name in names] if len(heads) else []
+told = heads.drop_duplicates(["model", "image", "question"]) if len(heads) else heads
+settled = questions_of(study.networks[0].images).names
+asked = [name for name in settled if len(maps) and len(heads) and (maps["mask"] == name).any()]
+right = {
+    name: told[told.model == name].groupby("question").before.mean() if len(told) else {}
+    for name in study.labels
+}
+passed = {name: [part for part in asked if right[name][part] >= gate] for name in study.labels}
+chosen = own = pd.DataFrame()
 if asked:
-    chosen = cross_fit(
-        maps[maps["mask"].isin(asked)], ["layer", "head"], "average_precision", ["model", "mask"]
-    )[["model", "mask", "image", "layer", "head", "average_precision"]]
-    own = chosen.merge(heads, on=["model", "image", "layer", "head"])
-else:
-    chosen = own = pd.DataFrame()
-right = heads.drop_duplicates(["model", "image", "question"]) if len(heads) else heads
-
-# %% [markdown]
-# ## What we find
+    of = maps[maps["mask"].isin(asked)]
+    chosen = cross_fit(of, ["layer", "head"], "average_precision", ["model", "mask"])
+    own = chosen_costs(heads, chosen)
 
 
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
-def passed(name):
-    """The parts whose question passes the gate."""
-    share = right[right.model == name].groupby("question").before.mean()
-    return [part for part in asked if share[part] >= gate]
+def seeing_and_doing(part, question):
+    """The first network's scores for a part, and what its heads' means cost a question."""
+    lost = heads[(heads.model == main) & (heads.by == "mean") & (heads.question == question)]
+    return maps[(maps.model == main) & (maps["mask"] == part)], lost
 
 
-def beyond(frame, parts):
-    """For each image, the loss in a part's own question less that in the others, over parts."""
-    frame = frame[frame["mask"].isin(parts) & frame.question.isin(asked)]
-    is_own = frame.question == frame["mask"]
-    keys = ["image", "mask"]
-    difference = frame[is_own].groupby(keys).right.mean() - frame[~is_own].groupby(keys).right.mean()
-    return difference.groupby("image").mean()
-
-
-def other_heads(name, parts):
-    """The same loss in the part's own question, for the mean of all the other heads."""
-    of = heads[(heads.model == name) & (heads.by == "mean") & heads.question.isin(parts)]
-    picked = own[(own.model == name) & (own.by == "mean") & (own.question == own["mask"])]
-    picked = picked[picked["mask"].isin(parts)].set_index(["image", "question"]).right
-    total, count = (of.groupby(["image", "question"]).right.agg(how) for how in ("sum", "size"))
-    rest = (total - picked) / (count - 1)
-    return picked.groupby("image").mean(), rest.groupby("image").mean()
-
-
-@study.report(
-    "In {main} the answer {main[own question beyond the others, by mean]:rests on|does not rest on|"
-    "cannot be said to rest on} the head that finds the part: taken out by its mean it costs the "
-    "part's own question {main[own question beyond the others, by mean]:.0%} more than the others.",
-    "By zero it is {main[own question beyond the others, by zero]:.0%}, by another image's "
-    "{main[own question beyond the others, by resample]:.0%}, by noise of the same size "
-    "{main[own question beyond the others, by noise]:.0%}.",
-    "The other heads cost that question {main[mean of the other heads].mean:.1%} on average, the "
-    "chosen one {main[the chosen head].mean:.1%}.",
-    "Over all heads, how well a map finds a part and what the head's loss costs the part's question "
-    "go together with a rank correlation of {main[precision and cost, own part].mean:.2f}; with the "
-    "other parts' questions it is {main[precision and cost, other parts].mean:.2f}.",
-    needs=own,
-)
-def findings():
-    """Of the parts that pass the gate; one value an image."""
-    for name in study.labels:
-        of, parts = own[own.model == name], passed(name)
-        for part in asked:
-            told = right[(right.model == name) & (right.question == part)]
-            yield Finding(name, f"right: {part}", told.before)
-        if not parts:
-            continue
-        for kind in KINDS:
-            claim = "heads-are-used" if name == study.labels[0] else ""
-            values = beyond(of[of.by == kind], parts) if len(asked) > 1 else []
-            yield Finding(name, f"own question beyond the others, by {kind}", values, claim)
-        picked, rest = other_heads(name, parts)
-        yield Finding(name, "the chosen head", picked)
-        yield Finding(name, "mean of the other heads", rest)
-        same, cross = agreements(name, parts)
-        yield Finding(name, "precision and cost, own part", same)
-        yield Finding(name, "precision and cost, other parts", cross)
-
-
-def wide(frame, name, column, value):
-    """Images by heads of one part or question, for those images that have both."""
-    one = frame[frame[column] == name]
-    return one.pivot_table(index="image", columns=["layer", "head"], values=value)
-
-
-def agreements(name, parts):
-    """Mean rank correlation over parts, of their own question and of the others'."""
-    score = maps[maps.model == name]
-    cost = heads[(heads.model == name) & (heads.by == "mean")]
-    found = {True: [], False: []}
-    for part in parts:
-        precision = wide(score, "mask", part, "average_precision")
-        for question in parts:
-            lost = wide(cost, "question", question, "margin").loc[precision.index]
-            arrays = precision.to_numpy(), lost.to_numpy()
-            found[part == question].append(rank_agreement(*arrays, resamples=1).mean)
-    return tuple(pd.Series(found[key], dtype=float).mean() for key in (True, False))
+def framed(grid):
+    """The cells of the heads that find the first network's parts best."""
+    cells = grid * 0 > 1
+    for part in set(asked) & set(grid.columns):
+        best = chosen[(chosen.model == main) & (chosen["mask"] == part)]
+        cells.loc[best[["layer", "head"]].value_counts().index[0], part] = True
+    return cells
 
 
 # %% [markdown]
-# Intervals are over images: they speak of this network, not of its design. Losses are in shares of the
-# images; a head that is chosen for two parts counts for both.
-#
-# ## Every head, every kind of ablation
-#
-# [Figure 1](#fig-ablation) shows all heads. If heads stand for parts *and are used*, a column has few red
-# cells, and the frames, which only look at maps, lie on them.
+# Ablation breaks; an interchange does not. Each image is drawn again with the other kind of one
+# part, all else alike: its *twin*. What one run holds at some tokens, or in one head, is put into
+# the other, and the answer is asked for again: 0 is no effect, 1 as much as the part itself has.
 
-
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
-@study.figure(
-    "Points of each question that are lost when a head is taken out, by each kind of ablation; red "
-    "is a loss. Framed: the head whose map finds the part best.",
-    alt="For each kind of ablation a grid of heads by questions, with numbers.",
-    needs=heads,
-)
-def ablation(network: str | None = None):
-    """The first network's."""
-    name = network or study.labels[0]
-    shown = questions or ["class"]
-    of = heads[(heads.model == name) & heads.question.isin(shown)]
-    grid = of.pivot_table(index=["layer", "head"], columns="question", values="right",
-                          aggfunc="mean", sort=False)  # fmt: skip
-    _, axes = plt.subplots(
-        1, len(KINDS), figsize=(2.6 * len(KINDS) + 1, 0.28 * len(grid) + 1.4), sharey=True,
-        layout="constrained",
-    )  # fmt: skip
-    for ax, kind in zip(axes, KINDS, strict=True):
-        part = of[of.by == kind]
-        grid = part.pivot_table(index=["layer", "head"], columns="question", values="right")
-        grid = grid.sort_index()[shown]
-        framed = grid * 0 > 1
-        for mask in asked:
-            best = chosen[(chosen.model == name) & (chosen["mask"] == mask)]
-            framed.loc[best[["layer", "head"]].value_counts().index[0], mask] = True
-        head_grid(grid, framed, limit=0.5, ax=ax)
-        ax.set_title(kind, pad=34, fontsize="medium")
-    return of.groupby(["by", "layer", "head", "question"])[["right", "margin"]].mean().reset_index()
-
-
-# %% [markdown]
-# ## Seeing and doing
-#
-# [Figure 2](#fig-agreement) sets the two against each other: how well a head's map finds the part, and what
-# its loss costs the part's question, in nats of its log odds, where the loss of sure answers shows too.
-
-
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
-@study.figure(
-    "Each point is a head of the first network: average precision of its map for a part, within the "
-    "animal, and the loss of log odds in the part's question when the head is replaced by its mean. "
-    "$\\rho$ is the rank correlation over heads with its 95 % interval over images.",
-    alt="One scatter plot for each part.",
-    needs=own,
-)
-def agreement():
-    """A panel a part."""
-    name = study.labels[0]
-    score = maps[maps.model == name]
-    cost = heads[(heads.model == name) & (heads.by == "mean")]
-    _, axes = plt.subplots(1, len(asked), figsize=(2.9 * len(asked), 3), squeeze=False,
-                           layout="constrained")  # fmt: skip
-    rows = []
-    for ax, part in zip(axes[0], asked, strict=True):
-        precision = wide(score, "mask", part, "average_precision")
-        lost = wide(cost, "question", part, "margin").loc[precision.index]
-        told = rank_agreement(precision.to_numpy(), lost.to_numpy(), seed=seed)
-        points = pd.DataFrame({"average_precision": precision.mean(), "lost": lost.mean()})
-        points = points.reset_index()
-        ax.scatter(points.average_precision, points.lost, c=points.layer, cmap="viridis", s=22)
-        for row in points.nlargest(2, "lost").itertuples():
-            label = f"{row.layer + 1}.{row.head + 1}"
-            ax.annotate(label, (row.average_precision, row.lost), fontsize=8)
-        reference_line(0, "", ax)
-        ax.set_title(f"{part}: ρ = {told.mean:.2f} [{told.low:.2f}, {told.high:.2f}]",
-                     fontsize="medium")  # fmt: skip
-        ax.set_xlabel("average precision")
-        rows.append(points.assign(part=part, rank_correlation=told.mean))
-    axes[0][0].set_ylabel("loss of log odds (nats)")
-    return pd.concat(rows, ignore_index=True)
-
-
-# %% [markdown]
-# ## What has to be carried over for the answer to change
-#
-# Ablation breaks; an interchange does not. Each image is drawn again with the other kind of one part, all
-# else alike: its twin. What one run holds at some tokens after a layer is put into the other
-# ([Figure 3](#fig-tokens)): the patches in which the twins differ; as many other patches of the animal, the
-# control; `[CLS]`. 1 is as much as the part itself does. Where the curve of the patches falls and that of
-# `[CLS]` rises, the part has been read.
 
 # %%
 def put_into_the_twin(network):
     """What of each part's difference is carried by tokens and by heads."""
-    tell = partial(carried, network.model, network.images, seed=seed)
-    reading = Reading(limit=n_twins, workers=study.workers)
-    return pd.concat([tell(part, reading=reading) for part in passed(network.label)])
+    if not passed[network.label] or not hasattr(network.images, "twin"):
+        return None
+    few = Reading(limit=n_twins, workers=workers)
+    return carried(network.model, network.images, passed[network.label], reading=few, seed=seed)
 
 
-has_twins = asked and hasattr(study.networks[0].images, "twin")
-told = [network for network in study.networks if has_twins and passed(network.label)]
-twins = study.each(lambda network: put_into_the_twin(network) if network in told else None)
-if len(twins):
-    whole = twins[twins.question == twins.part].groupby(["model", "part"]).whole.mean()
-    twins["carried"] = twins.moved / pd.MultiIndex.from_frame(twins[["model", "part"]]).map(whole)
-
-
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
-@study.figure(
-    "Share of the difference between twins that is carried by the tokens put into the other run, after "
-    "each layer, in the first network. Mean and one standard deviation over images.",
-    alt="One line plot for each part, with a line for each choice of tokens.",
-    needs=twins,
-)
-def tokens():
-    """A panel a part."""
-    name = study.labels[0]
-    of = twins[(twins.model == name) & (twins["head"] < 0) & (twins.question == twins.part)]
-    shown = ["its patches", "other patches", "[CLS]"]
-    of = of[of.what.isin(shown)]
-    parts = list(of.part.unique())
-    _, axes = plt.subplots(1, len(parts), figsize=(3.1 * len(parts), 3.4), sharey=True,
-                           squeeze=False, layout="constrained")  # fmt: skip
-    for ax, part in zip(axes[0], parts, strict=True):
-        rows = of[of.part == part].assign(value=lambda frame: frame.carried)
-        layer_curves(rows, study.colours, "what", shown, ylabel="share carried", ax=ax)
-        ax.set_title(part, pad=8, fontsize="medium")
-        if ax is not axes[0][0]:
-            ax.get_legend().remove()
-            ax.set_ylabel("")
-    return of
-
+twins = study.each(put_into_the_twin)
 
 # %% [markdown]
-# [Figure 4](#fig-carriers) puts one head's outputs at a time into the other run. A head that stands for a
-# part carries that part's difference and no other's.
-
-
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
-@study.figure(
-    "Hundredths of the difference between twins that one head's outputs carry, for twins that differ "
-    "in each part. Framed: the head whose map finds the part best.",
-    alt="A grid of heads by parts, with numbers.",
-    needs=twins,
-)
-def carriers():
-    """The first network's heads."""
-    name = study.labels[0]
-    of = twins[(twins.model == name) & (twins["head"] >= 0) & (twins.question == twins.part)]
-    grid = of.pivot_table(index=["layer", "head"], columns="part", values="carried", sort=False)
-    grid = grid.sort_index()
-    framed = grid * 0 > 1
-    for mask in grid.columns:
-        best = chosen[(chosen.model == name) & (chosen["mask"] == mask)]
-        framed.loc[best[["layer", "head"]].value_counts().index[0], mask] = True
-    _, ax = plt.subplots(figsize=(1.1 * len(grid.columns) + 1.5, 0.28 * len(grid) + 1.2))
-    head_grid(grid, framed, limit=0.6, ax=ax)
-    return of
-
-
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
-@study.report(
-    "The chosen heads carry {main[carried by the chosen head].mean:.0%} of their own part's "
-    "difference and {main[carried of other parts].mean:.0%} of the other parts'.",
-    "After the first layer the part's patches carry "
-    "{main[carried by its patches, first layer].mean:.0%}, as many others "
-    "{main[carried by other patches, first layer].mean:.0%}; before the last, `[CLS]` alone carries "
-    "{main[carried by CLS, last but one layer].mean:.0%}, and the answer is the twin's in "
-    "{main[follows CLS, last but one layer].mean:.0%} of the images.",
-    needs=twins,
-)
-def carriage():
-    """Shares of the whole difference, one value an image."""
-    for network in told:
-        name, last = network.label, len(network.model.layers) - 2
-        of = twins[(twins.model == name) & (twins.question == twins.part)]
-        best = chosen[chosen.model == name].drop(columns="average_precision")
-        one = of.merge(best, on=["model", "image", "layer", "head"])
-        same = one.part == one["mask"]
-        yield Finding(name, "carried by the chosen head", one[same].groupby("image").carried.mean())
-        other = one[~same & one["mask"].isin(passed(name))]
-        yield Finding(name, "carried of other parts", other.groupby("image").carried.mean())
-        for quantity, layer, what, value in (
-            ("carried by its patches, first layer", 0, "its patches", "carried"),
-            ("carried by other patches, first layer", 0, "other patches", "carried"),
-            ("carried by CLS, last but one layer", last, "[CLS]", "carried"),
-            ("follows CLS, last but one layer", last, "[CLS]", "follows"),
-        ):
-            rows = of[(of.layer == layer) & (of.what == what)]
-            yield Finding(name, quantity, rows.groupby("image")[value].mean())
-
-
-# %% [markdown]
-# ## What a head costs each class
-#
-# [Figure 5](#fig-classes) asks the same of the classes, without any parts: the loss of accuracy when a head
-# is replaced by its mean.
-
-
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
-@study.figure(
-    "Points of accuracy that each class loses when a head is replaced by its mean; red is a loss.",
-    alt="A grid of heads by classes.",
-    needs=heads,
-)
-def classes():
-    """The first network's heads, the classes that are among the images."""
-    network = study.networks[0]
-    of = heads[(heads.model == network.label) & (heads.by == "mean") & (heads.question == "class")]
-    words = network.images.classes
-    grid = of.assign(name=of.label.map(lambda label: words[label])).pivot_table(
-        index=["layer", "head"], columns="name", values="right"
-    )
-    _, ax = plt.subplots(figsize=(10, 0.24 * len(grid) + 2.6))
-    head_grid(grid.sort_index(), limit=0.8, ax=ax)
-    return of.groupby(["layer", "head", "label"])[["right", "margin"]].mean().reset_index()
-
-
-# %% [markdown]
-# ## The halves of a layer
-#
-# The same edits put the derivation to the test ([Does each layer compress and
-# sparsify?](02-compression.ipynb), [The steps](03-steps.ipynb)). One half of one layer is left out, halved
-# or doubled; and the compression step is replaced by a step of the same length down the exact gradient of
-# $R^c$, or by itself turned in a random direction. If attention matters *because it compresses*, the exact
-# gradient does its work and the turned step does not.
+# The same edits put the derivation of a layer to the test. One half of one layer is left out,
+# halved or doubled; and the compression step is replaced by one of the same length down the exact
+# gradient of $R^c$, or by itself turned in a random direction.
 
 # %%
 STEPS = {
@@ -436,111 +166,338 @@ STEPS = {
     "compression × 0.5": partial(scale, half_step="compression", factor=0.5),
     "compression × 2": partial(scale, half_step="compression", factor=2),
     "exact gradient": partial(replace_step, by="derived"),
-    "turned step": partial(replace_step, by="turned"),
+    "turned step": partial(replace_step, by="turned", seed=seed),
     "no sparsification": partial(skip, half_step="sparsification"),
     "sparsification × 0.5": partial(scale, half_step="sparsification", factor=0.5),
     "sparsification × 2": partial(scale, half_step="sparsification", factor=2),
 }
 
 
-def step_costs(network):
+def change_halves(network):
     """What each change of half a layer costs the answer."""
-    layers = range(len(network.model.layers))
-    edits = {f"{name}@{layer}": [make(layer)] for name, make in STEPS.items() for layer in layers}
-    return costs(outcomes(network.model, network.images, edits, study.reading))
+    depth = range(len(network.model.layers))
+    edits = {(name, layer): [make(layer)] for name, make in STEPS.items() for layer in depth}
+    lost = costs(outcomes(network.model, network.images, edits, study.reading))
+    lost[["edit", "changed"]] = lost.edit.tolist()
+    return lost
 
 
-def step_rates(network):
-    """The rate after the edited layer's attention, and the zeros that the last layer ends in."""
-    model, last = network.model, len(network.model.layers) - 1
-    measures = {name: MEASURES[name] for name in ("coding_rate_after_attention", "nonzero_fraction")}
-    read = partial(measure_layers, model, network.images, measures, reading=Reading(limit=n_rates))
-    edited = [
-        read([layer, last], edits=[make(layer)]).assign(edit=name, at=layer)
-        for name, make in STEPS.items()
-        for layer in range(last + 1)
-    ]
-    plain = [read().assign(edit="as it is", at=layer) for layer in range(last + 1)]
-    return pd.concat([*edited, *plain], ignore_index=True)
+def rates_under(network):
+    """The coding rate and the non-zero share of every layer under each change."""
+    wanted = {name: MEASURES[name] for name in ("coding_rate_after_attention", "nonzero_fraction")}
+    few = Reading(limit=n_rates, workers=workers)
+    read = partial(measure_layers, network.model, network.images, wanted, reading=few)
+    frames = [read().assign(edit="as it is", changed=-1)]
+    for name, make in STEPS.items():
+        for layer in range(len(network.model.layers)):
+            frames.append(read(edits=[make(layer)]).assign(edit=name, changed=layer))
+    return pd.concat(frames, ignore_index=True)
 
 
-answers = study.each(step_costs, needs="labels")
-rates = study.each(step_rates)
+halves = study.each(change_halves, needs="labels")
+rates = study.each(rates_under)
+
+# %% [markdown]
+# ## What we find
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
-def step_frame():
-    """Loss of accuracy, rate and non-zero share, by edit and edited layer."""
-    lost = answers[answers.question == "class"]
-    lost = lost.assign(**lost.edit.str.extract(r"(?P<name>.*)@(?P<at>\d+)").astype({"at": int}))
-    keys = ["model", "name", "at"]
-    loss = lost.groupby(keys)[["right", "margin"]].mean()
-    named = rates.rename(columns={"edit": "name"})
-    here = named[(named.measure == "coding_rate_after_attention") & (named.layer == named["at"])]
-    end = named[(named.measure == "nonzero_fraction") & (named.layer == named.layer.max())]
-    return loss.join(here.groupby(keys).value.mean().rename("rate"), how="outer").join(
-        end.groupby(keys).value.mean().rename("nonzero"), how="outer"
-    ).reset_index()
+def of_heads(name):
+    """What the heads that are chosen by their maps cost."""
+    for part in asked:
+        yield Finding(name, f"right: {part}", right[name][part])
+    if not passed[name]:
+        return
+    of = own[(own.model == name) & own["mask"].isin(passed[name])]
+    for kind, rows in of.groupby("by", sort=False):
+        beyond = (rows.own - rows.other_questions).groupby(rows.image).mean()
+        claim = "heads-are-used" if name == main else ""
+        yield Finding(name, f"own question beyond the others, by {kind}", beyond.dropna(), claim)
+    mean = of[of.by == "mean"].groupby("image")
+    yield Finding(name, "lost by the chosen head", mean.own.mean())
+    yield Finding(name, "lost by the other heads", mean.other_heads.mean())
 
 
-@study.figure(
-    "Half of one layer changed, in the first network: accuracy lost, coding rate $R^c$ after that "
-    "layer's attention, and non-zero share after the last layer. In grey, the network as it is.",
-    alt="Three line plots against the changed layer, with a line for each change.",
-    needs=answers,
-)
-def halves():
-    """Compression above, sparsification below."""
-    frame = step_frame()
-    frame = frame[frame.model == study.labels[0]]
-    kinds = [list(STEPS)[:5], list(STEPS)[5:]]
-    columns = {"right": "accuracy lost", "rate": "$R^c$ after attention (nats)",
-               "nonzero": "non-zero share at the end"}  # fmt: skip
-    _, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, layout="constrained")
-    for line, shown in zip(axes, kinds, strict=True):
-        for ax, (column, label) in zip(line, columns.items(), strict=True):
-            for name in shown:
-                rows = frame[frame.name == name]
-                ax.plot(rows["at"] + 1, rows[column], marker="o", markersize=4, label=name)
-            plain = frame[frame.name == "as it is"]
-            if column != "right":
-                ax.plot(plain["at"] + 1, plain[column], color="0.6", linestyle="--", zorder=0)
-            ax.set_ylabel(label)
-        line[0].legend(fontsize="x-small", frameon=False)
-    for ax in axes[1]:
-        ax.set_xlabel("layer that is changed")
-    return frame
+def of_twins(network):
+    """What carries the difference."""
+    name, last = network.label, len(network.model.layers) - 2
+    if not len(twins) or name not in set(twins.model):
+        return
+    of = twins[(twins.model == name) & (twins.question == twins.part)]
+    one = of.merge(chosen[chosen.model == name], on=["model", "image", "layer", "head"])
+    same = one.part == one["mask"]
+    rows = {"carried by the chosen head": one[same], "carried by it of other parts": one[~same]}
+    for quantity, layer, what in (
+        ("carried by its patches, first layer", 0, "its patches"),
+        ("carried by other patches, first layer", 0, "other patches"),
+        ("carried by CLS, last but one layer", last, "[CLS]"),
+    ):
+        rows[quantity] = of[(of.layer == layer) & (of.what == what)]
+    for quantity, frame in rows.items():
+        yield Finding(name, quantity, frame.groupby("image").carried.mean())
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 @study.report(
-    "Leaving out one layer's compression costs {main[no compression].mean:.0%} of accuracy on "
-    "average, one layer's sparsification {main[no sparsification].mean:.0%}.",
-    "In place of the learned compression, the exact gradient step of the same length costs "
-    "{main[exact gradient].mean:.0%}, the learned step turned at random "
-    "{main[turned step].mean:.0%}: that the step follows the gradient "
-    "{main[turned step less exact gradient]:is worth something|does harm|is of no clear worth}.",
-    needs=answers,
+    "In {main} the answer {main[own question beyond the others, by mean]:rests on|does not rest on|"
+    "cannot be said to rest on} the head that finds the part: replaced by its mean, it costs the "
+    "part's question {main[own question beyond the others, by mean]:.0%} of the images more than "
+    "the other questions.",
+    "By zero it is {main[own question beyond the others, by zero]:.0%}, by another image's "
+    "{main[own question beyond the others, by resample]:.0%}, by noise of the same size "
+    "{main[own question beyond the others, by noise]:.0%}.",
+    "The other heads cost that question {main[lost by the other heads].mean:.1%} on average, the "
+    "chosen one {main[lost by the chosen head].mean:.1%}.",
+    "Put into the run of a twin that differs in the part, the chosen head carries "
+    "{main[carried by the chosen head].mean:.0%} of the difference, and "
+    "{main[carried by it of other parts].mean:.0%} where the twins differ in another part.",
+    "After the first layer the part's patches carry "
+    "{main[carried by its patches, first layer].mean:.0%} of it, as many others "
+    "{main[carried by other patches, first layer].mean:.0%}; before the last layer `[CLS]` alone "
+    "carries {main[carried by CLS, last but one layer].mean:.0%}.",
+    "Leaving out the compression of one layer costs {main[lost by no compression].mean:.0%} of "
+    "accuracy on average, leaving out its sparsification "
+    "{main[lost by no sparsification].mean:.0%}; a step down the exact gradient in place of the "
+    "learned one costs {main[lost by exact gradient].mean:.0%}, the learned step turned at random "
+    "{main[lost by turned step].mean:.0%}.",
+    needs=halves,
 )
-def steps_found():
-    """Accuracy lost, mean over the layer that is changed; one value an image."""
-    lost = answers[answers.question == "class"]
-    lost = lost.assign(edit=lost.edit.str.split("@").str[0])
-    for name in study.labels:
-        of = lost[lost.model == name].groupby(["edit", "image"]).right.mean()
+def findings():
+    """One value an image, of the parts that pass the gate."""
+    for network in study.networks:
+        yield from of_heads(network.label)
+        yield from of_twins(network)
+        lost = halves[(halves.model == network.label) & (halves.question == "class")]
         for edit in STEPS:
-            yield Finding(name, edit, of[edit])
-        difference = of["turned step"] - of["exact gradient"]
-        yield Finding(name, "turned step less exact gradient", difference)
+            values = lost[lost.edit == edit].groupby("image").right.mean()
+            yield Finding(network.label, f"lost by {edit}", values)
+
+
+# %% [markdown]
+# Intervals are over images: they speak of this network, not of its design. Losses are shares of
+# the images whose answer was right and is no longer, less those the other way round. *Right* is
+# the share of right answers without any edit, by which the gate decides.
+#
+# ## Every head, by every kind of ablation
+#
+# If heads stand for parts *and are used*, a column of [Figure 1](#fig-ablation) has few red
+# cells, a row has one, and the frames, which know only the maps, lie on them.
+
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Points of each question that are lost when a head is taken out, by each kind of ablation, in "
+    "the first network; red is a loss. Framed: the head whose map finds the part best.",
+    alt="For each kind of ablation a grid of heads by questions, with numbers.",
+    needs=heads,
+)
+def ablation():
+    """A panel for each kind."""
+    shown = [*asked, "class"]
+    of = heads[(heads.model == main) & heads.question.isin(shown)]
+    _, axes = plt.subplots(
+        1, len(KINDS), figsize=(11, 1.6 + 0.075 * len(of) / of.image.nunique() / len(shown)),
+        sharey=True, layout="constrained",
+    )  # fmt: skip
+    for ax, (kind, rows) in zip(axes, of.groupby("by", sort=False), strict=True):
+        grid = rows.pivot_table(index=["layer", "head"], columns="question", values="right")[shown]
+        head_grid(grid, framed(grid), limit=0.5, ax=ax)
+        ax.set_title(kind, pad=8, fontsize="medium")
+    return of.groupby(["by", "layer", "head", "question"])[["right", "margin"]].mean().reset_index()
+
+
+# %% [markdown]
+# ## Seeing and doing
+#
+# [Figure 2](#fig-agreement) sets the two against each other over all heads: how well a map finds
+# the part, and what the head's loss costs the part's question, in nats of its log odds, where a
+# loss of sure answers shows too. [Table 1](#tab-crossed) crosses parts and questions: if seeing
+# is doing, the diagonal stands out.
+
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Each point is a head of the first network, coloured by its layer (dark is early), the two of "
+    "the largest loss with layer and number: average precision of its map for a part, within the "
+    "animal, and the loss of log odds in the part's question when it is replaced by its mean.",
+    alt="One scatter plot for each part.",
+    needs=own,
+)
+def agreement():
+    """A panel for each part."""
+    _, axes = plt.subplots(1, len(asked), figsize=(2.9 * len(asked), 3), squeeze=False,
+                           layout="constrained")  # fmt: skip
+    frames = []
+    for ax, part in zip(axes[0], asked, strict=True):
+        seen, lost = seeing_and_doing(part, part)
+        points = pd.DataFrame(
+            {
+                "precision": seen.groupby(["layer", "head"]).average_precision.mean(),
+                "lost": lost.groupby(["layer", "head"]).margin.mean(),
+            }
+        ).reset_index()
+        ax.scatter(points.precision, points.lost, c=points.layer, cmap="viridis", s=22)
+        for row in points.nlargest(2, "lost").itertuples():
+            ax.annotate(f"{row.layer + 1}.{row.head + 1}", (row.precision, row.lost), fontsize=8)
+        ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        ax.set(title=part, xlabel="average precision")
+        frames.append(points.assign(part=part))
+    axes[0][0].set_ylabel("loss of log odds (nats)")
+    return pd.concat(frames, ignore_index=True)
+
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.table(
+    "Rank correlation over the first network's heads between the average precision for a part "
+    "(rows) and the loss in a question (columns), with its 95 % interval over images.",
+    needs=own,
+)
+def crossed():
+    """Parts by questions."""
+    rows = [
+        {"seen": part}
+        | {
+            f"asked: {question}": str(rank_agreement(*seeing_and_doing(part, question), seed=seed))
+            for question in asked
+        }
+        for part in asked
+    ]
+    return pd.DataFrame(rows)
+
+
+# %% [markdown]
+# ## What has to be carried over for the answer to change
+#
+# In [Figure 3](#fig-tokens) the tokens after a layer are put into the run of the twin: the
+# patches in which the two images differ; as many other patches of the animal, the control;
+# `[CLS]`. Where the curve of the patches falls and that of `[CLS]` rises, the part is read.
+
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Share of the difference between twins that is carried by tokens put into the other run after "
+    "each layer, in the first network. Mean and one standard deviation over images.",
+    alt="One line plot for each part, with a line for each choice of tokens.",
+    needs=twins,
+)
+def tokens():
+    """A panel for each part."""
+    shown = ["its patches", "other patches", "[CLS]"]
+    of = twins[(twins.model == main) & (twins.question == twins.part) & twins.what.isin(shown)]
+    parts = list(of.part.unique())
+    _, axes = plt.subplots(1, len(parts), figsize=(2 + 2.7 * len(parts), 3.6), sharey=True,
+                           squeeze=False, layout="constrained")  # fmt: skip
+    for ax, part in zip(axes[0], parts, strict=True):
+        rows = of[of.part == part].assign(value=lambda frame: frame.carried)
+        colours = {main: study.colours[main]}
+        layer_curves(rows, colours, "what", shown, ylabel="share carried", ax=ax)
+        ax.set_xlabel(f"layer\n{part}")
+        if ax is not axes[0][0]:
+            ax.get_legend().remove()
+    return of
+
+
+# %% [markdown]
+# [Figure 4](#fig-carriers) puts the outputs of one head at a time into the run of the twin. A
+# head that stands for a part carries that part's difference and no other's.
+
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Hundredths of the difference between twins that one head's outputs carry, for twins that "
+    "differ in each part, in the first network. Framed: the head whose map finds the part best.",
+    alt="A grid of heads by parts, with numbers.",
+    needs=twins,
+)
+def carriers():
+    """Heads by parts."""
+    of = twins[(twins.model == main) & (twins.question == twins.part) & (twins.what == "head")]
+    grid = of.pivot_table(index=["layer", "head"], columns="part", values="carried")
+    grid = grid[[part for part in asked if part in grid]]
+    _, ax = plt.subplots(figsize=(2 + len(grid.columns), 1.2 + 0.28 * len(grid)))
+    head_grid(grid, framed(grid), limit=0.6, ax=ax)
+    return of
+
+
+# %% [markdown]
+# ## What a head costs each class
+#
+# [Figure 5](#fig-classes) asks without any parts: the accuracy that each class loses when a head
+# is replaced by its mean.
+
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Points of accuracy that each class loses when a head of the first network is replaced by its "
+    "mean; red is a loss.",
+    alt="A grid of heads by classes.",
+    needs=heads,
+)
+def classes():
+    """Heads by the classes that are among the images."""
+    of = heads[(heads.model == main) & (heads.by == "mean") & (heads.question == "class")]
+    names = study.networks[0].images.classes
+    named = of.assign(name=of.label.map(lambda label: names[label]))
+    grid = named.pivot_table(index=["layer", "head"], columns="name", values="right")
+    _, ax = plt.subplots(figsize=(10, 2.6 + 0.2 * len(grid)))
+    head_grid(grid, limit=0.8, ax=ax)
+    return named.groupby(["layer", "head", "name"])[["right", "margin"]].mean().reset_index()
+
+
+# %% [markdown]
+# ## The halves of a layer
+#
+# If attention matters *because it compresses*, the exact gradient of $R^c$ does its work and the
+# turned step does not; and where ISTA is left out, the zeros go and the answer with them ([Figure
+# 6](#fig-steps)). What the steps are is in [Is attention a gradient step?](03-steps.ipynb).
+
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Half of one layer changed, in the first network: accuracy lost, coding rate $R^c$ after that "
+    "layer's attention, and non-zero share after the last layer. Dashed: the network as it is.",
+    alt="Two rows of line plots against the changed layer, with a line for each change.",
+    needs=halves,
+)
+def steps():
+    """Changes of the compression above, of the sparsification below."""
+    lost = halves[(halves.model == main) & (halves.question == "class")]
+    lost = lost.groupby(["edit", "changed"]).right.mean()
+    of = rates[rates.model == main]
+    plain = of[of.edit == "as it is"]
+    rate = of[(of.measure == "coding_rate_after_attention") & (of.changed == of.layer)]
+    zeros = of[(of.measure == "nonzero_fraction") & (of.layer == of.layer.max())]
+    before = plain[plain.measure == "coding_rate_after_attention"].groupby("layer").value.mean()
+    ends = plain[(plain.measure == "nonzero_fraction") & (plain.layer == plain.layer.max())]
+    frame = pd.DataFrame(
+        {
+            "accuracy lost": lost,
+            "$R^c$ after attention (nats)": rate.groupby(["edit", "changed"]).value.mean(),
+            "non-zero share at the end": zeros.groupby(["edit", "changed"]).value.mean(),
+        }
+    ).drop("as it is", errors="ignore")
+    levels = (np.zeros(len(before)), before, np.full(len(before), ends.value.mean()))
+    _, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, layout="constrained")
+    for line, shown in zip(axes, (list(STEPS)[:5], list(STEPS)[5:]), strict=True):
+        for ax, column, level in zip(line, frame, levels, strict=True):
+            ax.plot(before.index + 1, level, color="0.6", linestyle="--", zorder=0)
+            for name in shown:
+                values = frame.loc[name, column]
+                ax.plot(values.index + 1, values, marker="o", markersize=4, label=name)
+            ax.set_ylabel(column)
+        line[0].legend(fontsize="x-small", frameon=False)
+    for ax in axes[1]:
+        ax.set_xlabel("layer that is changed")
+    return frame.reset_index()
 
 
 # %% [markdown]
 # ## How our setting differs
 #
-# The paper shows maps of networks trained on ImageNet-21k and chooses heads by eye. Ours is a small network
-# asked about drawn animals, and chooses by a rule. In CRATE a head's projections are query, key and value at
-# once, so that nothing of it is left when its outputs are replaced; in a ViT its keys would still be there,
-# unused.
+# The paper shows maps of networks trained on ImageNet-21k and chooses heads by eye. Ours is a
+# small network that was asked about drawn animals, and chooses by a rule. In CRATE a head's
+# projections are query, key and value at once; in a ViT only the keys are read as projections, so
+# that only what a head hands on can be replaced alike in both.
 #
 # ## What would have disproved the claim
 #

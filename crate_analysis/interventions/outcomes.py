@@ -8,7 +8,7 @@ where the probabilities of all classes that give the same answer are added: the 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -55,7 +55,7 @@ def questions_of(data: Samples) -> Questions:
 def outcomes(
     model: UnrolledModel,
     data: Samples,
-    edits: Mapping[str, Sequence[Edit]],
+    edits: Mapping[Hashable, Sequence[Edit]],
     reading: Reading = READING,
 ) -> pd.DataFrame:
     """What a network answers with each list of edits, and without: `none`.
@@ -65,7 +65,7 @@ def outcomes(
     Parameters
     ----------
     model, data, reading : as `walk` takes them; the data set's labels are the network's classes.
-    edits : name -> edits that are made together.
+    edits : name, or a tuple of what tells them apart, -> edits that are made together.
 
     Returns a frame with a row for each edit, image and question: model, edit, image, label,
     question (`class`, or one of `questions_of`), right (0 or 1) and margin (see above). Raises what
@@ -88,7 +88,7 @@ def outcomes(
     for batch in walk(model, data, reading=reading):
         labels = _labels([sample.label for sample in batch.samples], model)
         plain = list(batch.states)
-        runs: Iterator[tuple[str, list[LayerState]]] = (
+        runs: Iterator[tuple[Hashable, list[LayerState]]] = (
             (name, list(_from(model, plain, together))) for name, together in edits.items()
         )
         for name, states in ((NO_EDIT, plain), *runs):
@@ -135,14 +135,14 @@ def _labels(labels: Sequence[int | None], model: UnrolledModel) -> Int64[Tensor,
 
 def _rows(
     answers: Mapping[str, tuple[Tensor, Tensor]],
-    edit: str,
+    edit: Hashable,
     images: Sequence[int],
     labels: Tensor,
 ) -> pd.DataFrame:
     frames = [
         pd.DataFrame(
             {
-                "edit": edit,
+                "edit": [edit] * len(images),
                 "image": images,
                 "label": labels.cpu().numpy(),
                 "question": question,
@@ -193,16 +193,17 @@ def head_costs(
     Raises as `outcomes` and `ablate_head`.
     """
     layers, heads = len(check_model(model).layers), model.config.heads
-    names = [(kind, layer, head) for kind in by for layer in range(layers) for head in range(heads)]
-    edits = {
-        f"{kind} {layer} {head}": [
+    edits: dict[Hashable, Sequence[Edit]] = {
+        (kind, layer, head): [
             ablate_head(layer, head, kind, of if kind in ("mean", "resample") else None, seed)
         ]
-        for kind, layer, head in names
+        for kind in by
+        for layer in range(layers)
+        for head in range(heads)
     }
-    found = costs(outcomes(model, data, edits, reading))
-    told = found.pop("edit").str.split(" ", expand=True)
-    return found.assign(by=told[0], layer=told[1].astype(int), head=told[2].astype(int))
+    found = costs(outcomes(model, data, edits, reading)).reset_index(drop=True)
+    told = pd.DataFrame(found.pop("edit").tolist(), columns=["by", "layer", "head"])
+    return pd.concat([found, told], axis=1)
 
 
 def chosen_costs(costs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:

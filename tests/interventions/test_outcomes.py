@@ -250,7 +250,7 @@ def probed(parts):
 
 
 def test_what_is_put_there_carries_the_difference(probed, parts):
-    frame = carried(probed, parts, "tail", reading=Reading(batch_size=3, limit=5))
+    frame = carried(probed, parts, ["tail"], reading=Reading(batch_size=3, limit=5))
     own = frame[frame.question == "tail"]
     assert set(frame.question) == {"class", "ears", "legs", "tail", "muzzle"}
     assert {1, 3} <= set(own.image) <= set(range(5)) and (own.whole > 0).all()
@@ -270,7 +270,7 @@ def test_what_is_put_there_carries_the_difference(probed, parts):
 
 @torch.no_grad()
 def test_carried_is_a_patch_of_the_tokens_that_differ(probed, parts):
-    frame = carried(probed, parts, "tail", ["its patches", "other patches", "head"])
+    frame = carried(probed, parts, ["tail"], ["its patches", "other patches", "head"])
     index = 3
     sample, twin = parts[index], parts.twin(index, "tail")
     images = [probed.normalize(stack_images([one])) for one in (sample, twin)]
@@ -300,14 +300,14 @@ def test_carried_is_a_patch_of_the_tokens_that_differ(probed, parts):
 
 def test_wrong_requests_about_twins(unchecked, probed, model, parts):
     with pytest.raises(TypeError, match="has no twins"):
-        carried(probed, load_dataset("creatures", "val", 72, 2), "tail")
+        carried(probed, load_dataset("creatures", "val", 72, 2), ["tail"])
     with pytest.raises(ValueError, match="'coat' is none of the parts that the classes tell: ears"):
-        carried(probed, parts, "coat")
+        carried(probed, parts, ["coat"])
     with pytest.raises(ValueError, match="what='cls' is not one of its patches, other patches"):
-        carried(probed, parts, "tail", ["cls"])
+        carried(probed, parts, ["tail"], ["cls"])
     coats = load_dataset("creatures-coats", "val", 84, 2)
     with pytest.raises(ValueError, match="none of the parts that the classes tell"):
-        carried(probed, coats, "tail")
+        carried(probed, coats, ["tail"])
 
 
 def test_frames_have_their_columns(model, parts):
