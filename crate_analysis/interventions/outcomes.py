@@ -7,15 +7,14 @@ where the probabilities of all classes that give the same answer are added: the 
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
-from jaxtyping import Bool, Float, Int, Int64
-from scipy.stats import spearmanr
+from jaxtyping import Bool, Float, Int64
+from scipy.stats import rankdata
 from torch import Tensor
 
 from crate_analysis.datasets import Samples, as_samples
@@ -251,7 +250,7 @@ def rank_agreement(
     three heads or two images.
     """
     keys = {"index": "image", "columns": ["layer", "head"]}
-    score = scores.pivot_table(**keys, values=value)
+    score = scores.pivot_table(**keys, values=value).dropna()
     cost = costs.pivot_table(**keys, values="margin")
     images, heads = score.index.intersection(cost.index), score.columns.intersection(cost.columns)
     if len(heads) < 3 or len(images) < 2:
@@ -259,14 +258,14 @@ def rank_agreement(
             f"{len(heads)} heads of {len(images)} images are in both; it takes three heads and two "
             "images"
         )
-    pair = [frame.loc[images, heads].to_numpy() for frame in (score, cost)]
-    draws = np.random.default_rng(seed).integers(len(images), size=(resamples, len(images)))
-
-    def agreement(rows: Int[np.ndarray, " b"]) -> float:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # a draw may hold no score, or only equal ones
-            means = [np.nanmean(one[rows], 0) for one in pair]
-            return float(spearmanr(*means, nan_policy="omit").statistic)
-
-    low, high = np.nanquantile([agreement(rows) for rows in draws], [0.025, 0.975])
-    return MeanInterval(agreement(np.arange(len(images))), float(low), float(high))
+    drawn = np.random.default_rng(seed).multinomial(
+        len(images), np.full(len(images), 1 / len(images)), resamples
+    )
+    weights = np.vstack([np.ones(len(images)), drawn])  # the images as they are come first
+    means = (weights @ frame.loc[images, heads].to_numpy() for frame in (score, cost))
+    ranks = [rankdata(each, axis=1) - (len(heads) + 1) / 2 for each in means]
+    lengths = [np.linalg.norm(each, axis=1) for each in ranks]
+    with np.errstate(invalid="ignore"):  # where all heads are alike there is no order: NaN
+        found = (ranks[0] * ranks[1]).sum(1) / (lengths[0] * lengths[1])
+    low, high = np.nanquantile(found[1:], [0.025, 0.975])
+    return MeanInterval(float(found[0]), float(low), float(high))
