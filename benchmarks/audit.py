@@ -156,12 +156,13 @@ class Audit:
                 for rule, frame in (("read", read), ("fitted", fitted), ("all", own)):
                     values.setdefault(rule, {}).setdefault(cell, []).append(frame.iou.mean())
         contrasts = {
+            "ISTA, mean over attentions": (0.5, -0.5, 0.5, -0.5),
             "ISTA beside MSSA": (1, -1, 0, 0),
             "ISTA beside MHSA": (0, 0, 1, -1),
             "interaction": (1, -1, -1, 1),
         }
         claims = {
-            ("read", "ISTA beside MSSA"): "0 +- .077",
+            ("read", "ISTA, mean over attentions"): "0 +- .077",
             ("fitted", "ISTA beside MSSA"): ".033 [-.006, .072]",
             ("all", "ISTA beside MSSA"): ".037 [.008, .066]",
             ("all", "ISTA beside MHSA"): "-.032 [-.061, -.003]",

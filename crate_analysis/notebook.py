@@ -29,6 +29,7 @@ from pandas.io.formats.style import Styler
 
 from crate_analysis.datasets import SampleDataset
 from crate_analysis.provenance import provenance
+from crate_analysis.study.parameters import INJECTED_PATHS
 from crate_analysis.writing import write_text
 
 TABLE_CLASS = "table"  # as the book's theme calls the tables it lays out
@@ -143,7 +144,7 @@ def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> dict[str, An
     parameters when this check is run again.
     """
     for name in _assigned_parameters(namespace, kinds):
-        if name not in kinds:
+        if name not in (*kinds, *INJECTED_PATHS):
             near = difflib.get_close_matches(name, kinds, n=1, cutoff=0.0)
             hint = f"did you mean {near[0]!r}?" if near else "this notebook has none"
             raise ParameterError(

@@ -45,19 +45,21 @@ class Session:
             )
         self.size: tuple[int, int] = next(iter(sizes))
         for model in self.models.values():
-            model.patch_grid(self.samples[0].image[None])  # or say now what does not fit
+            model.patch_grid(_batch(model, self.samples[0].image))  # or say now what does not fit
 
     def open(self, name: str) -> Answer:
         """The network's shape, its classes, and the images."""
         self.model = self.models[name]
-        self.grid = self.model.patch_grid(self.samples[0].image[None])
-        state = next(iter(self.model.unroll(self._batch(self.samples[0].image))))
-        tokens, heads = state.tokens.shape[1], state.projections.shape[1]
+        batch = _batch(self.model, self.samples[0].image)
+        rows, columns = self.model.patch_grid(batch)
+        with torch.inference_mode():
+            state = next(iter(self.model.unroll(batch)))
+            tokens, heads = state.tokens.shape[1], state.projections.shape[1]
         shape = {
             "layers": len(self.model.layers),
             "heads": heads,
-            "rows": self.grid[0],
-            "columns": self.grid[1],
+            "rows": rows,
+            "columns": columns,
             "tokens": tokens,
         }
         width = self.model.config.num_classes
@@ -92,14 +94,10 @@ class Session:
         path = [self._step(z, query) for z in (self.edited[0].tokens, *last)]
         return {"path": path}, attention
 
-    def _batch(self, image: Tensor) -> Tensor:
-        device = next(self.model.parameters()).device
-        return self.model.normalize(image[None].to(device))
-
     def _unroll(self, off: Sequence[tuple[int, int]]) -> list[LayerState]:
         edits = [ablate_head(layer=layer, head=head) for layer, head in off]
         with torch.inference_mode():
-            return list(self.model.unroll(self._batch(self.image), edits=edits))
+            return list(self.model.unroll(_batch(self.model, self.image), edits))
 
     @torch.inference_mode()
     def _summary(self, states: Sequence[LayerState]) -> dict[str, list[float]]:
@@ -120,6 +118,10 @@ class Session:
         likeness = torch.cosine_similarity(token[0, 0], tokens[0, 0], dim=0).item()
         logits = self.model.classify(token)[0].tolist() if self.model.config.num_classes else []
         return {"norm": token.norm().item(), "likeness": likeness, "logits": logits}
+
+
+def _batch(model: UnrolledModel, image: Tensor) -> Tensor:
+    return model.normalize(image[None].to(next(model.parameters()).device))
 
 
 def explore(

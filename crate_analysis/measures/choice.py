@@ -53,12 +53,13 @@ def cross_fit(
     1      1     1      1  0.1
     """
     chosen = [choose] if isinstance(choose, str) else list(choose)
+    columns = [str(name) for name in frame]
     other = {"image", value, *chosen, *VALUES, *WITHIN_IMAGE} - set(by)
-    keys = [*(name for name in frame if name not in other and name not in by), *by]
-    missing = [name for name in ("image", *chosen, value, *by) if name not in frame]
+    keys = [*(name for name in columns if name not in other and name not in by), *by]
+    missing = [name for name in ("image", *chosen, value, *by) if name not in columns]
     if missing:
-        raise ValueError(f"the frame has no column {missing[0]!r}; it has {', '.join(frame)}")
-    values = [name for name in dict.fromkeys([*VALUES, value]) if name in frame]
+        raise ValueError(f"the frame has no column {missing[0]!r}; it has {', '.join(columns)}")
+    values = [name for name in dict.fromkeys([*VALUES, value]) if name in columns]
     means = frame.groupby([*keys, *chosen, "image"], sort=False)[values].mean().reset_index()
     half = _halves(means["image"].to_numpy(), seed)
     means = means.assign(half=means["image"].map(half))

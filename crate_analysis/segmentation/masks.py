@@ -85,10 +85,10 @@ def head_iou(
     Pixels that are `ignored` (default: none) count nowhere. A true mask without a pixel that
     counts has IoU NaN. Raises ValueError where the images differ in number or size.
     """
-    for name, planes in (("truth", truth[:, 0]), ("ignored", ignored)):
-        if planes is not None and planes.shape != masks[:, 0].shape:
+    for name, one in (("truth", truth[:, 0]), ("ignored", ignored)):
+        if one is not None and one.shape != masks[:, 0].shape:
             raise ValueError(
-                f"masks are of {_sizes(masks[:, 0])} and {name} of {_sizes(planes)}: give both of "
+                f"masks are of {_sizes(masks[:, 0])} and {name} of {_sizes(one)}: give both of "
                 "the same images"
             )
     counted = torch.ones_like(masks[:, :1]) if ignored is None else ~ignored[:, None]

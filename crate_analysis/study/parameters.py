@@ -12,6 +12,9 @@ from typing import Any, Union, get_args, get_origin
 
 from crate_analysis.names import nearest
 
+INJECTED_PATHS = ("PAPERMILL_INPUT_PATH", "PAPERMILL_OUTPUT_PATH")
+"""What papermill adds by itself, with its option `--inject-paths`."""
+
 INJECTED = "# Parameters\n"
 """The first line of the cell that papermill adds."""
 
@@ -46,7 +49,7 @@ def read_parameters(namespace: MutableMapping[str, Any]) -> dict[str, Any]:
     if not kinds:  # not in IPython
         kinds = {name: _kind(value) for name, value in namespace["__annotations__"].items()}
     for name in [*declared, *injected]:
-        if name not in kinds:
+        if name not in (*kinds, *INJECTED_PATHS):
             raise ParameterError(unknown_parameter(name, list(kinds)))
     for name, kind in kinds.items():
         if kind is float and isinstance(namespace[name], str):

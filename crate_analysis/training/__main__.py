@@ -34,7 +34,7 @@ def main(arguments: list[str] | None = None) -> None:
     options = _parser().parse_args(arguments)
     try:
         options.run(options)
-    except (ValueError, FileNotFoundError, FailedRunError) as error:
+    except (ValueError, OSError, ModuleNotFoundError, FailedRunError) as error:
         sys.exit(f"{Path(sys.argv[0]).name}: error: {error}")
 
 

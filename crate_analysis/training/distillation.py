@@ -21,6 +21,7 @@ from torch import Tensor, nn
 
 from crate_analysis.distributed import rank, sum_over_processes, world_size
 from crate_analysis.models import UnrolledModel, build_model
+from crate_analysis.probes.controls import pixel_features
 from crate_analysis.training.augment import MultiCrop, Views
 from crate_analysis.training.knn import NEIGHBOURS, knn_accuracy
 from crate_analysis.training.loop import Execution, Part, Task, claimed, run
@@ -28,8 +29,6 @@ from crate_analysis.training.pictures import CachedPictures, cached_pictures, cl
 from crate_analysis.training.recipe import Recipe
 
 EVALUATION_BATCH = 250
-PIXELS = 18
-"""Side at which raw pixels are the features that a network has to beat."""
 
 
 @dataclass(frozen=True)
@@ -311,7 +310,7 @@ def report(
     accuracy = knn_accuracy(
         *cls_features(model, known, len(known)), *cls_features(model, pictures, len(pictures))
     )
-    raw = knn_accuracy(*pixel_features(known, len(known)), *pixel_features(pictures, len(pictures)))
+    raw = knn_accuracy(*_pixels(known), *_pixels(pictures))
     return {
         "validation_accuracy": accuracy,
         "gate": raw,
@@ -338,12 +337,6 @@ def cls_features(
     return sum_over_processes(features).cpu(), torch.from_numpy(pictures.labels[:count])
 
 
-def pixel_features(
-    pictures: CachedPictures, count: int, side: int = PIXELS
-) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
-    """The first `count` pictures at `side` x `side` pixels of -1/2 to 1/2, and their labels.
-
-    What a network that learned anything has to beat.
-    """
-    images, labels = pictures.batch(list(range(count)))
-    return F.adaptive_avg_pool2d(images.float() / 255 - 0.5, side).flatten(1), labels
+def _pixels(pictures: CachedPictures) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
+    images, labels = pictures.batch(list(range(len(pictures))))
+    return pixel_features(images), labels

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from crate_analysis.models import load_model
 from crate_analysis.models.zoo import list_models, shipped_files
@@ -40,15 +41,16 @@ def raw_pixel_accuracy(dataset: str, image_size: int, data_seed: int, cache: Pat
 
     Of the images that cards report on, by training images of the same data set.
     """
-    known, asked = (
-        CachedPictures(dataset, split, image_size, count, data_seed, cache)
+    voting, asked = (
+        _features(CachedPictures(dataset, split, image_size, count, data_seed, cache))
         for split, count in (("train", KNOWN), (REPORTED_SPLIT, REPORTED_PICTURES))
     )
-    features = []
-    for pictures in (known, asked):
-        images, labels = pictures.batch(list(range(len(pictures))))
-        features += [pixel_features(images), labels]
-    return knn_accuracy(*features)
+    return knn_accuracy(*voting, *asked)
+
+
+def _features(pictures: CachedPictures) -> tuple[Tensor, Tensor]:
+    images, labels = pictures.batch(list(range(len(pictures))))
+    return pixel_features(images), labels
 
 
 def gated(card: Mapping[str, Any], image_size: int, cache: Path) -> dict[str, Any]:
