@@ -17,7 +17,7 @@ FOLDER = ROOT / "notebooks"
 NAMES = sorted({path.stem for path in FOLDER.glob("*.*") if path.suffix in (".ipynb", ".py")})
 OLD = {
     "01-models-and-data", "05-attention", "10-pca",
-"12-noise", "16-transfer",
+"12-noise", 
     "24-released-checkpoints", "25-grid",
 }  # fmt: skip
 """Chapters that are not yet in the new form."""
