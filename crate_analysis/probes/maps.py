@@ -106,7 +106,9 @@ def _parts(old: int, new: int) -> Tensor:
 def _distribution(maps: Tensor, name: str) -> Tensor:
     flat = maps.flatten(-2)
     if not (torch.isfinite(flat) & (flat >= 0)).all():
-        raise ValueError(f"{name} holds negative entries or NaN, or infinite ones, which are no attention")
+        raise ValueError(
+            f"{name} holds negative entries or NaN, or infinite ones, which are no attention"
+        )
     flat = flat / flat.amax(-1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     total = flat.sum(-1, keepdim=True)
     if not (total > 0).all():
