@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # whose parts are imported when they are used
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from crate_analysis.models import Edit, LayerState, UnrolledModel
@@ -143,6 +143,7 @@ def deepest_patch(masks: Bool[Tensor, "b H W"], grid: tuple[int, int]) -> Int64[
     for index, mask in enumerate(masks.cpu().numpy()):
         if mask.all() or not mask.any():
             raise ValueError(f"mask {index} is empty or all of the picture: it has no inside")
-        cells = distance_transform_edt(mask).reshape(grid[0], -1, grid[1], width // grid[1])
+        depth = scipy.ndimage.distance_transform_edt(mask)
+        cells = depth.reshape(grid[0], -1, grid[1], width // grid[1])
         found.append(np.unravel_index(cells.mean((1, 3)).argmax(), grid))
     return torch.tensor(np.array(found, dtype=np.int64).reshape(-1, 2))
