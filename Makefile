@@ -39,7 +39,7 @@ export GRID_FILE := $(value GRID)
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help env book grid test lab lint sync bench clean FORCE
+.PHONY: help env book pdf grid test lab lint sync bench clean FORCE
 
 help:  ## this list
 	@echo 'make <target>:'
@@ -52,6 +52,9 @@ env: $(STAMP)  ## create the environment in .venv from the pinned versions
 book: sync  ## run the notebooks and build the book
 	@$(SNAKEMAKE) book
 	@echo 'The book is up to date: $(HTML)/index.html'
+
+pdf: book  ## print the book to one PDF, with an installed Chromium
+	@$(BIN)/python workflow/pdf.py book $(dir $(HTML))crate-analysis.pdf
 
 grid: sync  ## run a grid of notebooks, models, data sets and seeds, and sum it up
 	@$(BIN)/python workflow/grid.py make "$$GRID_FILE" --cores $(CORES)

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
-import difflib
 import io
 import itertools
 import json
@@ -29,7 +28,7 @@ from typing import Any
 ROOT = Path(os.path.relpath(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(ROOT.resolve()))  # this clone's library, whatever is installed
 
-from crate_analysis.names import digest, slug
+from crate_analysis.names import digest, nearest, slug
 from crate_analysis.parsing import parse_yaml
 from crate_analysis.specs import ModelSpec, parse_spec, parse_specs
 from crate_analysis.text import one_line
@@ -190,8 +189,8 @@ def find_notebook(name: str) -> Path:
     """The notebook of a chapter, or at a path that ends in `.ipynb`."""
     path = Path(name) if name.endswith(".ipynb") else NOTEBOOKS / f"{name}.ipynb"
     if not isfile(path):
-        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.ipynb")])
-        hint = f"did you mean {near[0]!r}?" if near else "name a chapter or the path of a notebook"
+        near = nearest(path.stem, (p.stem for p in path.parent.glob("*.ipynb")), 0.6)
+        hint = f"did you mean {near!r}?" if near else "name a chapter or the path of a notebook"
         raise ValueError(f"there is no notebook {path}; {hint}")
     return path
 
@@ -417,8 +416,8 @@ def _check_names(given: Mapping[str, Any], known: Iterable[str], what: str) -> N
     known = list(known)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            near = nearest(name, known, 0.0)
+            hint = f"did you mean {near!r}? " if near else ""
             raise ValueError(
                 f"{what} {name!r} is unknown: {hint}(there are {', '.join(known) or 'none'})"
             )

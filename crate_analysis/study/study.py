@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -26,10 +26,12 @@ from crate_analysis.datasets.batches import AbsentError, attempts
 from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.models import UnrolledModel, load_models, load_snapshots
 from crate_analysis.models.registry import from_config
+from crate_analysis.models.zoo import gate_note
 from crate_analysis.plotting import Colour, model_colours
 from crate_analysis.probes import papers_layer
 from crate_analysis.provenance import provenance
 from crate_analysis.segmentation.rivals import FROM_TRAINING, RIVALS
+from crate_analysis.specs import parse_spec
 from crate_analysis.study.findings import (
     Finding,
     Subject,
@@ -203,6 +205,15 @@ class Study:
         size = self.image_size or model.config.image_size
         return load_dataset(self.dataset, split, size, self.n_images, self.seed)
 
+    @cached_property
+    def gate_notes(self) -> dict[str, str]:
+        """Of each network that did not learn its task, a line that says so, by label."""
+        notes = {
+            label: gate_note(parse_spec(spec).what)
+            for label, spec in zip(self.labels, self.models, strict=True)
+        }
+        return {label: f"{note}." for label, note in notes.items() if note}
+
     @property
     def labels(self) -> list[str]:
         """The networks' names in tables and figures."""
@@ -316,12 +327,17 @@ class Study:
         interval, `{main[IoU].mean:.0%}` the mean alone, `{main[gain]:rises|falls|stays}` words for
         an interval above, below or about 0, `{main.layer}` and `{main.depth}` the layer read (from
         1) and the number of layers. The headline is set in bold. A sentence whose numbers are not
-        there is left out. All rows go to `CHAPTER-results.csv`.
+        there is left out. A network that did not learn its task decides no claim, and a line says
+        so. All rows go to `CHAPTER-results.csv`.
         """
 
         def show(function: Callable[[], Iterable[Finding]]) -> pd.DataFrame:
             missing = self._missing(needs)
-            findings = [] if missing else list(function())
+            notes = self.gate_notes
+            findings = [
+                replace(finding, claim="") if finding.model in notes else finding
+                for finding in ([] if missing else function())
+            ]
             frame = results_frame(findings)
             write_text(self._file("-results.csv"), frame.to_csv(index=False))
             if missing:
@@ -329,7 +345,7 @@ class Study:
                 return frame
             first, *rest = (headline, *sentences)
             written = write_sentences([f"**{first}**", *rest], self._subjects(frame, findings))
-            text = "\n\n".join([" ".join(written), markdown_table(frame)])
+            text = "\n\n".join([" ".join(written), *notes.values(), markdown_table(frame)])
             display({"text/markdown": text, "text/plain": text}, raw=True)
             return frame
 
