@@ -103,7 +103,7 @@ class Session:
     def _summary(self, states: Sequence[LayerState]) -> dict[str, list[float]]:
         return {
             "rates": [coding_rate(state.projections).item() for state in states],
-            "nonzero": [nonzero_fraction(state.output).item() for state in states],
+            "nonzero": [nonzero_fraction(state.sparsified).item() for state in states],
             "logits": self.model.classify(states[-1].output)[0].tolist(),
         }
 

@@ -156,7 +156,8 @@ def test_front_end(browser, session):
             save_changes() {},
             on: (event, callback) => (heard[event] = callback),
             async send(content, callbacks, buffers) {
-              const text = (x) => btoa(String.fromCharCode(...new Uint8Array(x)));
+              const text = (x) =>
+                btoa(Array.from(new Uint8Array(x), (byte) => String.fromCharCode(byte)).join(""));
               const [sent, numbers] = await window.kernel(content, buffers.map(text));
               heard["msg:custom"](sent, numbers.map((x) => new DataView(bytes(x).buffer)));
             },
