@@ -1,6 +1,6 @@
 """Print the whole book to one PDF, by an installed Chromium and without network.
 
-    python workflow/pdf.py book book/_build/crate-analysis.pdf
+python workflow/pdf.py book book/_build/crate-analysis.pdf
 """
 
 from __future__ import annotations
