@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -28,6 +27,7 @@ from crate_analysis.models.registry import ARCHS, from_config
 from crate_analysis.models.shapes import OpenHeadsError, read_fields, settle_config
 from crate_analysis.models.unrolled import UnrolledModel
 from crate_analysis.models.zoo import shipped_files, snapshot_files
+from crate_analysis.names import nearest
 from crate_analysis.specs import FILE_ENDINGS, ModelSpec, parse_spec, parse_specs
 from crate_analysis.writing import write_bytes
 
@@ -252,8 +252,8 @@ def locate(spec: ModelSpec) -> Path:
             "mend the link, or name the file itself"
         )
     if _has_separator(name) or path.name.endswith(FILE_ENDINGS):
-        near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
-        hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path"
+        near = nearest(path.name, _names_in(path.parent), 0.6)
+        hint = f"did you mean {path.with_name(near)}?" if near else "check the path"
         raise FileNotFoundError(f"there is no file {path}; {hint}")
     shipped = shipped_files()
     if name not in shipped:
@@ -270,12 +270,12 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _nearest_model(name: str, shipped: Mapping[str, Path]) -> str:
-    near = difflib.get_close_matches(name, [*shipped, SALIENCY_VITS14, *ARCHS], n=1)
-    if not near:
+    near = nearest(name, [*shipped, SALIENCY_VITS14, *ARCHS], 0.6)
+    if near is None:
         return f"shipped: {', '.join(shipped) or 'none'}; a file is named with its folder or ending"
-    if near[0] not in ARCHS:
-        return f"did you mean {near[0]!r}?"
-    return f"{near[0]!r} is an architecture, build_model builds it untrained"
+    if near not in ARCHS:
+        return f"did you mean {near!r}?"
+    return f"{near!r} is an architecture, build_model builds it untrained"
 
 
 # --- what is in it ------------------------------------------------------------------------------

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import difflib
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import MISSING, asdict, dataclass, fields, replace
 from typing import Any, Literal, cast, get_args
+
+from crate_analysis.names import nearest
 
 Family = Literal["crate", "vit"]
 Attention = Literal["mssa", "mhsa"]
@@ -234,6 +235,6 @@ def check_field_names(names: Iterable[str]) -> None:
     known = [field.name for field in fields(ModelConfig)]
     for name in names:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            hint = f"did you mean {near[0]!r}?" if near else f"fields: {', '.join(known)}"
+            near = nearest(name, known, 0.6)
+            hint = f"did you mean {near!r}?" if near else f"fields: {', '.join(known)}"
             raise ValueError(f"a model config has no field {name!r}; {hint}")
