@@ -194,14 +194,17 @@ def chosen_heads():
     label = chosen.model.where(chosen.weights == "trained", chosen.model + ", untrained")
     rows = chosen.assign(label=label, group=chosen["mask"])
     rows = rows[rows.label.isin(names)]
-    _, axes = plt.subplots(
-        1, 2, figsize=(10, 1.8 + 0.5 * (len(parts) + 1)), layout="constrained"
-    )
+    _, axes = plt.subplots(1, 2, figsize=(10, 1.8 + 0.5 * (len(parts) + 1)), layout="constrained")
     frames = []
     for ax, within in zip(axes, ("image", "object"), strict=True):
         part = rows[rows.within == within]
         groups = [mask for mask in (*wholes, *parts) if mask in set(part["mask"])]
-        dots = interval_frame(part, AP, ["group", "label"]).set_index("group").loc[groups].reset_index()
+        dots = (
+            interval_frame(part, AP, ["group", "label"])
+            .set_index("group")
+            .loc[groups]
+            .reset_index()
+        )
         levels = part[part.model == study.labels[0]].groupby("mask")
         levels = levels[["random maps", "location prior", "patch ceiling"]].mean().loc[groups]
         what = "" if within == "image" else " within the object"

@@ -53,7 +53,7 @@ import numpy as np
 import pandas as pd
 
 from crate_analysis.datasets.coco import decode
-from crate_analysis.measures import MeanInterval, cross_fit, interval_frame
+from crate_analysis.measures import MeanInterval, cross_fit
 from crate_analysis.plotting import (
     interval_curves,
     interval_dots,
@@ -130,7 +130,10 @@ if has_objects:
         [
             *(
                 precision(part).assign(model=model, weights=weights, place=place)
-                for place, frame in (("layer read", study.at_layer(found)), ("best layer", best_layer))
+                for place, frame in (
+                    ("layer read", study.at_layer(found)),
+                    ("best layer", best_layer),
+                )
                 for (model, weights), part in frame.groupby(["model", "weights"], sort=False)
             ),
             *(
@@ -280,7 +283,9 @@ def all_numbers():
     wide = wide.loc[[*study.labels, *baselines.model.unique()]].round(1)
     wide.columns = [" ".join(column) for column in wide.columns]
     own = study.at_layer(overlaps).query("weights == 'trained'").groupby("model")
-    wide["CorLoc"], wide["best IoU"] = (100 * own[name].mean().round(3) for name in ("corloc", "best_iou"))
+    wide["CorLoc"], wide["best IoU"] = (
+        100 * own[name].mean().round(3) for name in ("corloc", "best_iou")
+    )
     wide.insert(0, "gate", ["failed" if name in study.gate_notes else "" for name in wide.index])
     return wide.rename_axis("system").reset_index()
 

@@ -187,7 +187,9 @@ def findings():
     claims |= {"ISTA for an MLP, beside MSSA": "ista"}
     for measure, by_cell in grouped.items():
         for label, weights in CONTRASTS.items():
-            claim = claims.get(label, "") if measure != "image-specific IoU, mean over layers" else ""
+            claim = (
+                claims.get(label, "") if measure != "image-specific IoU, mean over layers" else ""
+            )
             interval = contrast_interval(by_cell, weights)
             yield Finding("the design", f"{label}: {measure}", interval, claim)
         squares = sum(((np.array(cell) - np.mean(cell)) ** 2).sum() for cell in by_cell)

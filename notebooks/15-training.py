@@ -157,15 +157,22 @@ def findings():
 )
 def curves():
     """What there is truth for."""
-    last = values[(values.split == "val") & (values.layer == values.groupby("model").layer.transform("max"))]
+    last = values[
+        (values.split == "val") & (values.layer == values.groupby("model").layer.transform("max"))
+    ]
     parts = {name: last[last.measure == name] for name in WHITE_BOX}
-    frames = {name: interval_frame(part, "value", ["model", "step"]) for name, part in parts.items()}
+    frames = {
+        name: interval_frame(part, "value", ["model", "step"]) for name, part in parts.items()
+    }
     if len(chosen):
         of_maps = {
-            name: interval_frame(chosen, name, ["model", "step"]) for name in ("image_specific", "iou")
+            name: interval_frame(chosen, name, ["model", "step"])
+            for name in ("image_specific", "iou")
         }
         frames = of_maps | frames
-    _, axes = plt.subplots(2, (len(frames) + 1) // 2, figsize=(10, 6.4), layout="constrained", squeeze=False)
+    _, axes = plt.subplots(
+        2, (len(frames) + 1) // 2, figsize=(10, 6.4), layout="constrained", squeeze=False
+    )
     for ax, (name, frame) in zip(axes.flat, frames.items(), strict=False):
         colours = {label: study.colours[label] for label in frame.model.unique()}
         interval_curves(frame, colours, "step", name.replace("_", " "), ax)
@@ -194,7 +201,9 @@ def layers():
     own = values[values.model == values.model.iloc[0]]
     means = own.groupby(["measure", "split", "step", "layer"]).value.mean()
     steps = sorted(own.step.unique())
-    shades = plt.get_cmap("viridis_r")([0.1 + 0.85 * n / max(1, len(steps) - 1) for n in range(len(steps))])
+    shades = plt.get_cmap("viridis_r")(
+        [0.1 + 0.85 * n / max(1, len(steps) - 1) for n in range(len(steps))]
+    )
     _, axes = plt.subplots(1, 2, figsize=(10, 4), layout="constrained")
     for ax, name in zip(axes, WHITE_BOX, strict=True):
         for split, line in (("val", "-"), ("train", "--")):

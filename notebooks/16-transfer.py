@@ -113,13 +113,19 @@ def tune(network):
     splits = splits_of(network)
     spec = study.models[study.labels.index(network.label)]
     ways = {"fine-tuned": spec, "from random weights": ""}
-    found = {way: fine_tune(recipe(network, splits, start), runs, cache) for way, start in ways.items()}
-    hits = {way: classifier_hits(model, splits.val).double().numpy() for way, model in found.items()}
+    found = {
+        way: fine_tune(recipe(network, splits, start), runs, cache) for way, start in ways.items()
+    }
+    hits = {
+        way: classifier_hits(model, splits.val).double().numpy() for way, model in found.items()
+    }
     return pd.DataFrame(hits).rename_axis("image").reset_index().melt("image", None, "way", "hit")
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 has_classes = study.has("labels") and study.has("train")
-hits = pd.concat([probe(network) for network in study.networks] if has_classes else [pd.DataFrame()])
+hits = pd.concat(
+    [probe(network) for network in study.networks] if has_classes else [pd.DataFrame()]
+)
 if len(hits):
     source = ["model", "weights", "features", "reader", "n_train", "image"]
     hits = hits.drop_duplicates(source, ignore_index=True)
@@ -220,9 +226,7 @@ def probes():
     rows = accuracies(hits)
     counts = sorted(rows.n_train.unique())
     solid = {**study.colours, "pixels": (0.45, 0.45, 0.45)}
-    _, axes = plt.subplots(
-        2, 2, figsize=(9, 6.2), sharex=True, sharey=True, layout="constrained"
-    )
+    _, axes = plt.subplots(2, 2, figsize=(9, 6.2), sharex=True, sharey=True, layout="constrained")
     for line, reader in zip(axes, ("linear", "k-NN"), strict=True):
         for ax, features in zip(line, ("cls", "patches"), strict=True):
             part = rows[(rows.reader == reader) & rows.features.isin([features, "pixels"])]

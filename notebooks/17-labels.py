@@ -13,6 +13,7 @@
 #     name: python3
 # ---
 
+# %%
 
 # %% [markdown]
 # # Do heads stand for what the labels ask for?
@@ -70,7 +71,9 @@ from crate_analysis.walk import Reading, walk
 
 study = Study(globals(), "17-labels")
 if len(label_datasets) != len(models):
-    raise ParameterError(f"label_datasets names {len(label_datasets)} data sets, models {len(models)}")
+    raise ParameterError(
+        f"label_datasets names {len(label_datasets)} data sets, models {len(models)}"
+    )
 asked = dict(zip(study.labels, label_datasets, strict=True))
 
 # %% [markdown]
@@ -113,7 +116,9 @@ scores = study.each(
 AP = "average_precision"
 keys = ["model", "weights", "maps", "mask"]
 chosen = cross_fit(scores, ["layer", "head"], AP, by=keys) if len(scores) else scores
-masks = [name for name in dict.fromkeys([*parts, "head", "body"]) if name in set(scores.get("mask", ()))]
+masks = [
+    name for name in dict.fromkeys([*parts, "head", "body"]) if name in set(scores.get("mask", ()))
+]
 
 
 def values_of(model, mask, maps="own", weights="trained"):
@@ -127,7 +132,9 @@ def specific_of(model, mask):
     """What the chosen head's own map scores beyond its map of another image."""
     picked = chosen[(chosen.model == model) & (chosen["mask"] == mask) & (chosen["maps"] == "own")]
     picked = picked[picked.weights == "trained"][["image", "layer", "head"]]
-    rows = scores[(scores.model == model) & (scores["mask"] == mask) & (scores.weights == "trained")]
+    rows = scores[
+        (scores.model == model) & (scores["mask"] == mask) & (scores.weights == "trained")
+    ]
     both = image_specific(rows[rows["maps"].isin(["own", OTHERS])], AP)
     return both.merge(picked, on=["image", "layer", "head"]).set_index("image").image_specific
 
@@ -420,7 +427,9 @@ def dissociation():
     rows = []
     for (head, taken, by), part in rests.groupby(["head", "chosen for", "by"], sort=False):
         own = part.bit == taken
-        rows.append((head, taken, by, 100 * part[own]["mean"].mean(), 100 * part[~own]["mean"].mean()))
+        rows.append(
+            (head, taken, by, 100 * part[own]["mean"].mean(), 100 * part[~own]["mean"].mean())
+        )
     return pd.DataFrame(rows, columns=["head", "part", "replaced by", "its own bit", "other bits"])
 
 
@@ -463,7 +472,11 @@ def declared():
             f"{accuracy(first):.0%} to {accuracy(first, 'animal' + chr(39) + 's patches shuffled'):.0%}",
             breaks,
         ),
-        ("part labels less coat labels above 0 for at least 3 parts", listed(above), len(above) >= 3),
+        (
+            "part labels less coat labels above 0 for at least 3 parts",
+            listed(above),
+            len(above) >= 3,
+        ),
         (
             "image-specific part above 0 for the same",
             listed(specific),
