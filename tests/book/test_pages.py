@@ -21,7 +21,7 @@ TEXT = """# A chapter
 As [Yu et al. 2024](../book/bibliography.md#yu2024emergence) say, and
 [the other chapter](02-other.ipynb#fig-line), see [Figure 1](#fig-line), [Table 1](#tab-shares).
 """
-FOUND = "**It holds.** See [Figure 1](#fig-line).\n\n| | `a` |\n| --- | ---: |\n| $R^c$ | 0.5 |"
+FOUND = "**It holds.** See [Figure 1](#fig-line).\n\n| | `a` |\n| --- | ---: |\n| IoU | 0.5 |"
 
 
 def chapter(text: str) -> nbformat.NotebookNode:
@@ -31,7 +31,9 @@ def chapter(text: str) -> nbformat.NotebookNode:
     data = pd.DataFrame({"x": [0, 1]})
     files = {"SVG": "output/line.svg", "CSV": "output/line.csv"}
     shown = [
-        figure_bundle(Exhibit("Figure", 1, "line", "A `line`.", files), figure, "A line.", data),
+        figure_bundle(
+            Exhibit("Figure", 1, "line", "A `line` of $R^c$.", files), figure, "A line.", data
+        ),
         table_bundle(Exhibit("Table", 1, "shares", "Shares.", {"CSV": "s.csv"}), data, {}),
         {"text/markdown": FOUND, "text/plain": FOUND},
     ]
@@ -80,9 +82,10 @@ def test_links_figures_and_findings_come_out(tmp_path):
     files = re.findall(r'(?:href|src)="([^"]*_exhibits[^"]*)"', page)
     assert len(files) == 4  # the image, and three files
     assert all((tmp_path / "html/notebooks" / file).is_file() for file in files)
-    assert 'alt="A line."' in page and "<strong>Figure 1.</strong> A <code>line</code>." in page
+    assert 'alt="A line."' in page and "<strong>Figure 1.</strong> A <code>line</code> of " in page
+    assert r"\(R^c\)" in page and "tex-chtml.js" in page  # a formula, and what sets it
     assert "<strong>It holds.</strong>" in page and "data:image" not in page
-    assert re.search(r"<table.*?R\^c.*?0\.5", page, re.DOTALL)
+    assert re.search(r"<table.*?IoU.*?0\.5", page, re.DOTALL)
 
 
 @pytest.mark.parametrize(
