@@ -205,7 +205,7 @@ def findings():
         highest = pd.DataFrame(blind).max(axis=1)
         yield Finding(label, "AUC beyond pixels and middle", (trained - highest).dropna(), claim)
     if len(parts):
-        given = parts.set_index(["model", "weights", "given", "image"]).score
+        given = parts.set_index(["model", "weights", "given", "image"]).score.sort_index()
         for label in study.labels:
             yield Finding(label, "parts, from features", given[label, "trained", "features"])
             yield Finding(

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crate_analysis.probes import pca_rgb, pca_scores
+from crate_analysis.probes import component_auc, pca_rgb, pca_scores
 from crate_analysis.probes.pca import otsu_threshold
 
 GRID = (6, 6)
