@@ -30,6 +30,10 @@ unexport VIRTUAL_ENV CONDA_PREFIX GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE SOURCE_DA
 export PYTHONUTF8 = 1
 export PYTHONNOUSERSITE = 1
 export PIP_USER = 0
+# No home, or none to write to.
+ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/book/_build/cache
+endif
 export GRID_FILE := $(value GRID)
 
 .DEFAULT_GOAL := help
