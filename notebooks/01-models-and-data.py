@@ -204,10 +204,13 @@ def truth():
 )
 def others():
     """Six images each."""
+
     def drawn(name):
         return [load_dataset(name, "val", 144, 6, seed)[index] for index in range(6)]
 
-    rows = {name: drawn(name) for name in ("creatures-scenes", "creatures-exotic", "creatures-parts")}
+    rows = {
+        name: drawn(name) for name in ("creatures-scenes", "creatures-exotic", "creatures-parts")
+    }
     plain = {name: [s.image.permute(1, 2, 0).numpy() for s in own] for name, own in rows.items()}
     scenes = rows["creatures-scenes"]
     tinted = [

@@ -120,11 +120,15 @@ auc = study.each(first_component, untrained=True, needs="masks")
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 if len(auc):
-    auc = auc.dropna(subset="auc")
-    by_layer = auc[~auc["at"].isin(["raw pixels", "the middle"])].rename(columns={"at": "layer"})
+    known = auc.dropna(subset="auc")
+    by_layer = known[~known["at"].isin(["raw pixels", "the middle"])].rename(
+        columns={"at": "layer"}
+    )
     by_layer = by_layer.astype({"layer": int})
     chosen = cross_fit(by_layer[["model", "weights", "layer", "image", "auc"]], "layer", "auc")
-    levels = auc[auc["at"].isin(["raw pixels", "the middle"]) & (auc.model == study.labels[0])]
+    levels = known[
+        known["at"].isin(["raw pixels", "the middle"]) & (known.model == study.labels[0])
+    ]
     levels = levels[levels.weights == "trained"]
 else:
     by_layer, chosen, levels = auc, auc, auc
@@ -151,7 +155,12 @@ def tell_parts(network):
         for name, (x, y) in inputs.items():
             found[name][there] = linear_probe(x[here], labels[here], y[there])
     scored = {name: balanced_accuracy(one, truth).numpy() for name, one in found.items()}
-    return pd.DataFrame(scored).rename_axis("image").reset_index().melt("image", None, "given", "score")
+    return (
+        pd.DataFrame(scored)
+        .rename_axis("image")
+        .reset_index()
+        .melt("image", None, "given", "score")
+    )
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 def part_inputs(network, train, test):
@@ -168,9 +177,8 @@ def part_inputs(network, train, test):
     return inputs
 
 
-parts = study.each(tell_parts, untrained=True, needs=("parts", "train"))
-if len(parts):
-    parts = parts.dropna(subset="score")
+told = study.each(tell_parts, untrained=True, needs=("parts", "train"))
+parts = told.dropna(subset="score") if len(told) else told
 
 # %% [markdown]
 # ## What we find
@@ -197,7 +205,8 @@ def findings():
         claim = "shared-parts" if label == study.labels[0] else ""
         own = chosen[chosen.model == label]
         trained, twin = (
-            own[own.weights == weights].set_index("image").auc for weights in ("trained", "untrained")
+            own[own.weights == weights].set_index("image").auc
+            for weights in ("trained", "untrained")
         )
         yield Finding(label, "AUC, best layer", trained)
         yield Finding(label, "AUC, best layer, untrained", twin)
@@ -240,7 +249,11 @@ def joint(layer=None):
     groups = groups_of(read(main, main.images))
     order = list(groups)
     if len(chosen):
-        own = chosen[(chosen.model == main.label) & (chosen.weights == "trained")].set_index("image").auc
+        own = (
+            chosen[(chosen.model == main.label) & (chosen.weights == "trained")]
+            .set_index("image")
+            .auc
+        )
         mean = {group: own.reindex(places.numpy()).mean() for group, places in groups.items()}
         order = sorted(mean, key=mean.get, reverse=True)
     shown = list(dict.fromkeys([order[0], order[len(order) // 2], order[-1]]))
