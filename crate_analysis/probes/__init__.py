@@ -26,6 +26,7 @@ from crate_analysis.probes.parts import (
     separation_auc,
 )
 from crate_analysis.probes.pca import pca_rgb, pca_scores
+from crate_analysis.probes.separation import pca_separation
 
 __all__ = [
     "accuracy_under",
@@ -48,6 +49,7 @@ __all__ = [
     "patch_labels",
     "pca_rgb",
     "pca_scores",
+    "pca_separation",
     "pixel_features",
     "regrid",
     "separation_auc",
