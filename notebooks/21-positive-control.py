@@ -185,7 +185,6 @@ def findings():
             yield Finding(label, f"best part, within the object: {name}", top[value], claim)
         for mask in parts:
             rows = own[own["mask"] == mask]
-            yield Finding(label, f"{mask}: AP within the object", rows[AP])
             yield Finding(label, f"{mask}: over the prior", rows["over the prior"])
         mine = specific[specific.model == label]
         top = cross_fit(mine, "layer", "image_specific")
@@ -221,12 +220,13 @@ def by_part():
     """All networks."""
     rows = in_parts.assign(group=in_parts["mask"], label=in_parts.model)
     dots = interval_frame(rows, AP, ["group", "label"]).set_index("group").loc[parts].reset_index()
-    levels = rows[rows.model == study.labels[0]].groupby("mask")[["location prior"]].mean()
+    first = rows[rows.model == study.labels[0]]
+    levels = first.groupby("mask")[["location prior"]].mean()
     _, ax = plt.subplots(figsize=(8, 1.6 + 0.5 * len(parts)), layout="constrained")
     group_dots(dots, study.colours, levels.loc[parts], "average precision within the object", ax)
     ax.set_xlim(0, 1)
     ax.legend(loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False, fontsize="small")
-    return dots
+    return dots.merge(levels.rename_axis("group").reset_index(), on="group")
 
 
 # %% [markdown]

@@ -8,7 +8,7 @@ from crate_analysis.probes.attention import (
     patch_attention,
 )
 from crate_analysis.probes.collect import collect
-from crate_analysis.probes.controls import accuracy_under, pixel_features, shuffle_patches
+from crate_analysis.probes.controls import accuracy_under, mirror, pixel_features, shuffle_patches
 from crate_analysis.probes.features import patch_features, patch_keys
 from crate_analysis.probes.maps import (
     attention_share,
@@ -42,6 +42,7 @@ __all__ = [
     "linear_probe",
     "map_frame",
     "map_similarity",
+    "mirror",
     "papers_layer",
     "patch_attention",
     "patch_features",
