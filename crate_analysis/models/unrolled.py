@@ -128,6 +128,8 @@ class LayerState:
     patches: slice
     """The patch tokens: those after `[CLS]` and the registers, as in
     ``state.attention()[..., state.patches]``."""
+    _layer: Layer
+    _edits: tuple[Edit, ...]
 
     def __init__(
         self,
