@@ -60,11 +60,13 @@ def carried(
     Raises TypeError for a data set without twins, and ValueError for a part that the classes do not
     tell and another `what`.
 
-    >>> from crate_analysis import build_model, load_dataset
-    >>> model = build_model("crate_micro_patch6_72.creatures", image_size=84, num_classes=16)
+    It takes a network that tells the part, such as one trained by `params/experiments/labels.yml`:
+
+    >>> from crate_analysis import load_dataset, load_model
     >>> dataset = load_dataset("creatures-parts", "val", 84, limit=40)
-    >>> frame = carried(model, dataset, ["ears"], what=["[CLS]"])
-    >>> sorted(frame.layer.unique())
+    >>> model = load_model("runs/labels/crate-parts/model.safetensors")  # doctest: +SKIP
+    >>> frame = carried(model, dataset, ["ears"], what=["[CLS]"])  # doctest: +SKIP
+    >>> sorted(frame.layer.unique())  # doctest: +SKIP
     [0, 1, 2, 3, 4, 5]
     """
     if not isinstance(dataset, MixedCreatures):

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from crate_analysis import load_dataset, load_model
+from crate_analysis.datasets import as_samples
 from crate_analysis.explorer.images import image_record, one_of_each, pixel_bytes, run_lengths
 from crate_analysis.probes import cls_attention
 from crate_analysis.segmentation import attention_mask, average_precision, head_iou, to_pixels
@@ -13,7 +14,8 @@ from crate_analysis.segmentation import attention_mask, average_precision, head_
 MEASURE = """([maps, truths, area]) => maps.map((map) => truths.map((truth) => {
   const values = Float32Array.from(map);
   const mask = exploreMeasures.massMask(values);
-  return [exploreMeasures.iou(mask, truth, area), exploreMeasures.averagePrecision(values, truth, area), Array.from(mask)];
+  const precision = exploreMeasures.averagePrecision(values, truth, area);
+  return [exploreMeasures.iou(mask, truth, area), precision, Array.from(mask)];
 }))"""
 
 
@@ -45,7 +47,11 @@ def test_our_images(scripts):
     sample = load_dataset("creatures", "val", 72)[5]
     model = load_model("crate-creatures")
     for layer in range(6):
-        check(scripts, cls_attention(model, model.normalize(sample.image[None]), layer)[0], sample.masks)
+        check(
+            scripts,
+            cls_attention(model, model.normalize(sample.image[None]), layer)[0],
+            sample.masks,
+        )
 
 
 def test_ties_flat_maps_and_empty_masks(scripts):
@@ -93,7 +99,7 @@ def test_images_are_one_of_each_label_first():
 
 
 def test_images_without_labels_or_enough_of_them():
-    samples = [load_dataset("creatures", "val", 72)[i] for i in range(3)]
+    samples = as_samples([load_dataset("creatures", "val", 72)[i] for i in range(3)])
     assert len(one_of_each(samples, 12)) == 3
     scenes = load_dataset("creatures-scenes", "val", 48, limit=5)
     assert [sample.path for sample in one_of_each(scenes, 2)] == [scenes[0].path, scenes[1].path]
