@@ -24,10 +24,11 @@ results: str = "output"  # the folder where the chapters, or the runs of a grid,
 output: str = "output"
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
+from IPython.display import Markdown, display
+
 from crate_analysis.study import Study
 from crate_analysis.study.claims import RULE
 from crate_analysis.study.verdicts import claims_table, findings_table, judge, read_results
-from IPython.display import Markdown, display
 
 study = Study(globals(), "00-claims")
 
@@ -48,7 +49,9 @@ display(Markdown(f"**The rule, declared before the runs.** {RULE}"))
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
-@study.table("Each claim, where it is from, the number printed there, the verdict here, and the chapter.")
+@study.table(
+    "Each claim, where it is from, the number printed there, the verdict here, and the chapter."
+)
 def verdicts_by_claim():
     """In the order of the chapters."""
     return claims_table(verdicts)
