@@ -145,7 +145,9 @@ def tell_parts(network):
     """Balanced accuracy over parts, by what the probe is given of each patch."""
     train, test = read(network, network.train_images), read(network, network.images)
     grid = grid_of(network, test)
-    names = sorted({n for s in train for n, w in zip(s.mask_names, s.part_of) if w is not None})
+    names = sorted(
+        {n for s in train for n, w in zip(s.mask_names, s.part_of, strict=True) if w is not None}
+    )
     labels, truth = (patch_labels(part, grid, names, of="parts") for part in (train, test))
     inputs = part_inputs(network, train, test)
     of_train, of_test = groups_of(train), groups_of(test)

@@ -102,6 +102,7 @@ def load_splits(
     classes = tuple(source.classes)
     if len(classes) == 1:
         raise ValueError(f"{spec} has one class only, {classes[0]!r}: there is nothing to tell")
+
     def cached(split: str, count: int) -> Labelled:
         pictures = CachedPictures(spec, split, image_size, count, seed, cache)
         # a folder's pictures lie class by class
