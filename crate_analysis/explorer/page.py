@@ -55,7 +55,7 @@ def export_page(folder: Path, networks: Sequence[str] | None = None, n_images: i
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*SOURCES, STYLE):
         write_text(folder / name, (STATIC / name).read_text(encoding="utf-8"))
-    catalogue = []
+    catalogue: list[dict[str, Any]] = []
     for name in page_networks() if networks is None else networks:
         weights = shipped_files()[name]
         card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
@@ -105,7 +105,7 @@ def draw_still(name: str, path: Path) -> None:
     model = load_model(name)
     card = json.loads(shipped_files()[name].with_suffix(".json").read_text(encoding="utf-8"))
     sample = load_dataset(card["settings"]["dataset"], "val", model.config.image_size, limit=1)[0]
-    size = sample.image.shape[1:]
+    size = (model.config.image_size, model.config.image_size)
     images = model.normalize(sample.image[None])
     with torch.inference_mode():
         maps = [cls_attention(model, images, layer)[0] for layer in range(model.config.depth)]
