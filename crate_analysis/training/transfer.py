@@ -95,8 +95,8 @@ def load_splits(
     _, (first,) = next(batches(reported, 1))
     if first.label is None:
         raise ValueError(
-            f"{spec} has no labels, one class a picture: take creatures-exotic, or folder:ROOT "
-            "with pictures sorted into train/CLASS and val/CLASS"
+            f"{spec} has no labels, one class an image: take creatures-exotic, or folder:ROOT "
+            "with images sorted into train/CLASS and val/CLASS"
         )
     source = load_dataset(spec, "train", image_size)
     classes = tuple(source.classes)
