@@ -43,8 +43,8 @@
 models: list[str] = ["crate-parts"]
 dataset: str = "creatures-parts"
 n_images: int = 64
-n_twins: int = 24  # images that are drawn again with another part
-n_rates: int = 16  # images whose coding rate is measured under each edit
+n_twins: int = 16  # images that are drawn again with another part
+n_rates: int = 8  # images whose coding rate is measured under each edit
 gate: float = 0.8  # least share of right answers of a question that draws a conclusion
 image_size: "int or None" = None  # pixels a side; None for what each network was trained at
 device: str = "cpu"
@@ -118,11 +118,17 @@ right = {
 passed = {name: [part for part in asked if right[name][part] >= gate] for name in study.labels}
 keys = ["model", "mask", "image", "layer", "head"]
 chosen = pd.DataFrame(columns=keys)
-own = pd.DataFrame(columns=[*keys, "by", "own", "other_questions", "other_heads"])
 if asked:
     of = maps[maps["mask"].isin(asked)]
     chosen = cross_fit(of, ["layer", "head"], "average_precision", ["model", "mask"])[keys]
-    own = chosen_costs(heads, chosen)
+gated = pd.concat(
+    chosen[(chosen.model == name) & chosen["mask"].isin(passed[name])] for name in study.labels
+)
+own = pd.DataFrame(columns=[*keys, "by", "own", "other_questions", "other_heads"])
+if len(gated):
+    own = pd.concat(
+        chosen_costs(heads[heads.model == name], one) for name, one in gated.groupby("model")
+    )
 
 
 def seeing_and_doing(part, question):
@@ -216,7 +222,7 @@ def of_heads(name):
     """What the heads that are chosen by their maps cost, where a part passes the gate."""
     for part in asked:
         yield Finding(name, f"right: {part}", right[name][part])
-    of = own[(own.model == name) & own["mask"].isin(passed[name])]
+    of = own[own.model == name]
     for kind in KINDS:
         rows = of[of.by == kind]
         beyond = (rows.own - rows.other_questions).groupby(rows.image).mean()
@@ -232,7 +238,7 @@ def of_heads(name):
 def of_twins(name, depth):
     """What carries the difference between twins."""
     of = carriage[(carriage.model == name) & (carriage.question == carriage.part)]
-    one = of.merge(chosen[chosen.model == name], on=["model", "image", "layer", "head"])
+    one = of.merge(gated, on=["model", "image", "layer", "head"])
     same = one.part == one["mask"]
     rows = {"carried by the chosen head": one[same], "carried by it of other parts": one[~same]}
     for quantity, layer, what in (
@@ -333,7 +339,7 @@ def ablation():
     "the largest loss with layer and number: average precision of its map for a part, within the "
     "animal, and the loss of log odds in the part's question when it is replaced by its mean.",
     alt="One scatter plot for each part.",
-    needs=own,
+    needs=chosen,
 )
 def agreement():
     """A panel for each part."""
@@ -362,7 +368,7 @@ def agreement():
 @study.table(
     "Rank correlation over the first network's heads between the average precision for a part "
     "(rows) and the loss in a question (columns), with its 95 % interval over images.",
-    needs=own,
+    needs=chosen,
 )
 def crossed():
     """Parts by questions."""

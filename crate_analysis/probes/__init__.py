@@ -8,7 +8,7 @@ from crate_analysis.probes.attention import (
     patch_attention,
 )
 from crate_analysis.probes.collect import collect
-from crate_analysis.probes.controls import accuracy_under, pixel_features, shuffle_patches
+from crate_analysis.probes.controls import accuracy_under, mirror, pixel_features, shuffle_patches
 from crate_analysis.probes.features import patch_features, patch_keys
 from crate_analysis.probes.maps import (
     attention_share,
@@ -26,6 +26,7 @@ from crate_analysis.probes.parts import (
     separation_auc,
 )
 from crate_analysis.probes.pca import component_auc, pca_rgb, pca_scores
+from crate_analysis.probes.separation import pca_separation
 
 __all__ = [
     "accuracy_under",
@@ -42,6 +43,7 @@ __all__ = [
     "linear_probe",
     "map_frame",
     "map_similarity",
+    "mirror",
     "papers_layer",
     "patch_attention",
     "patch_features",
@@ -49,6 +51,7 @@ __all__ = [
     "patch_labels",
     "pca_rgb",
     "pca_scores",
+    "pca_separation",
     "pixel_features",
     "regrid",
     "separation_auc",

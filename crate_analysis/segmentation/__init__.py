@@ -10,6 +10,7 @@ from crate_analysis.segmentation.baselines import centre_attention, patch_ceilin
 from crate_analysis.segmentation.detection import (
     baseline_objects,
     detect_objects,
+    find_objects,
     read_results,
     write_coco_results,
 )
@@ -55,6 +56,7 @@ __all__ = [
     "choose_heads",
     "coco_average_precision",
     "detect_objects",
+    "find_objects",
     "head_agreement",
     "head_iou",
     "head_scores",
