@@ -18,6 +18,30 @@ PATIENCE = timedelta(hours=12)
 """How long a process waits for the others: one may be drawing or decoding pictures for all."""
 
 
+def as_device(device: str | torch.device) -> torch.device:
+    """The device that is meant. Raises ValueError for one that torch does not know or have.
+
+    >>> as_device("cpu")
+    device(type='cpu')
+    """
+    there = ["cpu"]
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found:
+        numbered = range(torch.accelerator.device_count())
+        there += [found.type, *(f"{found.type}:{index}" for index in numbered)]
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(_no_device(device, there)) from error
+    if chosen.type != "cpu" and str(chosen) not in there:
+        raise ValueError(_no_device(device, there))
+    return chosen
+
+
+def _no_device(device: object, there: list[str]) -> str:
+    return f"device {str(device)!r} is not there; this machine has {', '.join(there)}"
+
+
 @contextmanager
 def joined(device: str) -> Iterator[torch.device]:
     """Within it, the processes that torchrun started know each other; gives this one's device.
@@ -25,7 +49,7 @@ def joined(device: str) -> Iterator[torch.device]:
     They talk through NCCL where `device` is a GPU, of which each takes its own, and through gloo
     where it is the CPU. Without torchrun there is this process only, and nothing to set up.
     """
-    chosen = torch.device(device)
+    chosen = as_device(device)
     if not dist.is_torchelastic_launched():
         yield chosen
         return

@@ -27,11 +27,11 @@ def tidy(model: dict[str, Any]) -> None:
     metadata["kernelspec"] = dict(KERNEL)
     for cell in model["content"]["cells"]:
         kept = {name: cell["metadata"][name] for name in KEPT if cell["metadata"].get(name)}
-        cell["metadata"] = kept
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
             if "hide-input" in kept.get("tags", ()):
                 kept["jupyter"] = {"source_hidden": True}
+        cell["metadata"] = dict(sorted(kept.items()))
 
 
 class Chapters(AsyncTextFileContentsManager):
@@ -43,7 +43,7 @@ class Chapters(AsyncTextFileContentsManager):
         return await super().save(model, path)
 
 
-c = get_config()  # type: ignore[name-defined]
+c = get_config()
 c.ServerApp.root_dir = str(Path(__file__).resolve().parents[1])
 c.LabApp.news_url = None  # nothing is asked of other hosts
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"

@@ -15,6 +15,7 @@ from .creatures import (
     ExoticCreatures,
     PartCreatures,
     RestagedCreatures,
+    WidePartCreatures,
 )
 from .folder import Folder
 from .sample import SampleDataset
@@ -26,6 +27,7 @@ GENERATED: dict[str, Callable[..., SampleDataset]] = {
     "creatures-restaged": RestagedCreatures,
     "creatures-scenes": CreatureScenes,
     "creatures-parts": PartCreatures,
+    "creatures-parts-wide": WidePartCreatures,
     "creatures-coats": CoatCreatures,
 }
 READ: dict[str, Callable[..., SampleDataset]] = {
@@ -52,7 +54,8 @@ def load_dataset(
     | `creatures-restaged` | the animals of `creatures`, on other stages | species | the same |
     | `creatures-scenes` | generated, one to three animals | None | visible animals |
     | `creatures-parts` | generated, one large animal each | its parts | the animal and its parts |
-    | `creatures-coats` | the same images | its coat | the animal and its parts |
+    | `creatures-parts-wide` | the same in wider poses | its parts | the animal and its parts |
+    | `creatures-coats` | those of `creatures-parts` | its coat | the animal and its parts |
     | `voc:ROOT` | PASCAL VOC segmentation | None | one per class; void |
     | `voc-objects:ROOT` | the same | None | one per object; void |
     | `coco:ROOT` | COCO instances | None | one per instance; crowds |

@@ -230,10 +230,13 @@ def head_grid(
     `scores` has the index (layer, head), both from 0, and a column for each mask; `marked`, of the
     same shape, says which cells are framed. Colours end at -limit and limit.
     """
+    import seaborn as sns
+
     ax = ax or plt.gca()
     rows, columns = scores.shape
     roomy = rows <= 40 and columns <= 8
-    ax.imshow(scores, cmap="vlag", vmin=-limit, vmax=limit, aspect="auto")
+    colours = sns.color_palette("vlag", as_cmap=True)
+    ax.imshow(scores, cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(scores):
         if roomy and np.isfinite(value):
             text = f"{round(100 * value)}".replace("-", "\N{MINUS SIGN}")
@@ -260,9 +263,9 @@ def head_grid(
         )
     ax.set_yticks(range(rows) if roomy else [], heads + 1 if roomy else [])
     ax.set_xticks(range(columns), scores.columns)
-    if columns > 8 or max(map(len, scores.columns)) > 6:
-        plt.setp(ax.get_xticklabels(), rotation=45, ha="left", rotation_mode="anchor")
     ax.tick_params(length=0, labelsize="small", top=True, labeltop=True, labelbottom=False)
+    if columns > 8 or max(map(len, scores.columns)) > 6:  # of the labels that are shown
+        plt.setp(ax.get_xticklabels(), rotation=45, ha="left", rotation_mode="anchor")
     ax.spines[:].set_visible(False)
     return ax
 

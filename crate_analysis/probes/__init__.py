@@ -25,7 +25,7 @@ from crate_analysis.probes.parts import (
     patch_labels,
     separation_auc,
 )
-from crate_analysis.probes.pca import pca_rgb, pca_scores
+from crate_analysis.probes.pca import component_auc, pca_rgb, pca_scores
 
 __all__ = [
     "accuracy_under",
@@ -36,6 +36,7 @@ __all__ = [
     "cls_maps",
     "cluster_patches",
     "collect",
+    "component_auc",
     "deepest_patch",
     "effective_patches",
     "linear_probe",

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 
 from crate_analysis.distributed import end_with_parent
+from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import arch_config
 from crate_analysis.parsing import parse_yaml
 from crate_analysis.training.loop import FINISHED, Execution, is_training
@@ -54,6 +55,7 @@ class Search:
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("search: values are what each cell tries, such as [1e-3, 2e-3]")
+        _mapping("search: settings", self.settings)
 
 
 @dataclass(frozen=True)
@@ -83,9 +85,8 @@ class Experiment:
             raise ValueError(
                 f"objective: there is no {self.objective!r}, only {', '.join(OBJECTIVES)}"
             )
-        for name, kind in (("declared", Mapping), ("common", Mapping), ("cells", Mapping)):
-            if not isinstance(getattr(self, name), kind):
-                raise ValueError(f"{name}: write keys and values")
+        for name in ("declared", "common", "cells"):
+            _mapping(name, getattr(self, name))
         if not self.cells or not self.seeds:
             raise ValueError("cells and seeds: an experiment has at least one of each")
         for seed in self.seeds:
@@ -94,8 +95,7 @@ class Experiment:
         for cell in self.cells:
             if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9_.+-]*", str(cell)) or cell == "search":
                 raise ValueError(f"cells: {cell!r} cannot be a cell's name: it is one of a folder")
-            if not isinstance(self.cells[cell], Mapping):
-                raise ValueError(f"cell {cell}: write settings, or {{}} for none of its own")
+            _mapping(f"cell {cell}", self.cells[cell])
             self.recipe(cell)
             self.search_runs(cell)
 
@@ -106,7 +106,9 @@ class Experiment:
         """
         parts = (self.common, self.cells[cell], changes)
         settings = {name: value for part in parts for name, value in part.items()}
-        overrides = [part["overrides"] for part in parts if "overrides" in part]
+        overrides = [
+            _mapping("overrides", part["overrides"]) for part in parts if "overrides" in part
+        ]
         if overrides:
             settings["overrides"] = {k: v for part in overrides for k, v in part.items()}
         kind = OBJECTIVES[settings.pop("objective", self.objective)].recipe
@@ -114,9 +116,11 @@ class Experiment:
         if unknown:
             raise ValueError(f"cell {cell}: a {kind.objective} recipe has no {', '.join(unknown)}")
         try:
-            return kind(**settings)
+            recipe = kind(**settings)
+            config_of(recipe)
         except (TypeError, ValueError) as error:
             raise ValueError(f"cell {cell}: {error}") from None
+        return recipe
 
     def search_runs(self, cell: str) -> list[Run]:
         """The short runs of a cell's search, none where the cell itself names the setting."""
@@ -157,6 +161,11 @@ class Experiment:
         return [cell for cell in self.cells if not self.main_runs(cell, folder)]
 
 
+def config_of(recipe: Recipe) -> ModelConfig:
+    """The network that a recipe trains. Raises ValueError where there is none such."""
+    return arch_config(recipe.arch).override(**recipe.overrides)
+
+
 def is_finished(folder: Path) -> bool:
     """Whether the run of this folder has come to its end."""
     return (folder / FINISHED).is_file()
@@ -190,13 +199,32 @@ def read_experiment(path: Path) -> Experiment:
             raise ValueError("it holds no keys such as cells and seeds")
         search = content.pop("search", None)
         if search is not None:
-            search = _made(Search, {**search, "values": tuple(search.get("values", ()))}, "search")
-        seeds = tuple(content.pop("seeds", ()))
-        return _made(
-            Experiment, {"name": path.stem, **content, "seeds": seeds, "search": search}, "the file"
-        )
+            search = _made(
+                Search, {**_mapping("search", search), "values": _values(search)}, "search"
+            )
+        seeds = _listed("seeds", content.pop("seeds", []), int)
+        given = {"name": path.stem, **content, "seeds": seeds, "search": search}
+        return _made(Experiment, given, "the file")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None
+
+
+def _mapping(name: str, given: Any) -> Mapping[str, Any]:
+    if not isinstance(given, Mapping):
+        raise ValueError(f"{name}: write keys and values")
+    return given
+
+
+def _values(search: Mapping[str, Any]) -> tuple[float, ...]:
+    return _listed("search: values", search.get("values", []), float)
+
+
+def _listed(name: str, given: Any, kind: type) -> tuple[Any, ...]:
+    """A list of numbers as a tuple; ValueError that names it for anything else."""
+    allowed = (int,) if kind is int else (int, float)
+    if not isinstance(given, list) or not all(type(one) in allowed for one in given):
+        raise ValueError(f"{name}: write a list of numbers, not {given!r}")
+    return tuple(given)
 
 
 def _made(kind: Any, content: Mapping[str, Any], what: str) -> Any:
@@ -337,8 +365,7 @@ def _jobs(device: torch.device, threads: int) -> int:
 
 def _images(recipe: Recipe, cache: Path) -> None:
     """Render what a run needs, before it starts, so that two do not render the same images."""
-    config = arch_config(recipe.arch).override(**recipe.overrides)
-    cached_pictures(recipe, config.image_size, cache)
+    cached_pictures(recipe, config_of(recipe).image_size, cache)
 
 
 def _train(recipe: Recipe, folder: Path, cache: Path, execution: Execution, threads: int) -> None:

@@ -57,6 +57,8 @@ class Recipe:
     by their training alone and share the chapters' splits."""
 
     def __post_init__(self) -> None:
+        for one in fields(self):
+            _check_kind(one.name, getattr(self, one.name), one.default)
         if not self.arch:
             raise ValueError("no architecture is named: pass --arch, such as vit_small_patch8_224")
         for name, choices in (
@@ -198,6 +200,17 @@ class SupervisedRecipe(Recipe):
         drawn = torch.rand(self.batch_size, generator=self.generator(2, step))
         chosen = drawn[first : first + len(images)] < 0.5
         return torch.where(chosen.to(images.device)[:, None, None, None], images.flip(-1), images)
+
+
+def _check_kind(name: str, value: Any, default: Any) -> None:
+    """Raise ValueError unless a setting is of its default's kind; a whole number may be a float."""
+    kind = type(default)
+    if kind not in (bool, int, float, str):
+        return
+    allowed = (int, float) if kind is float else kind
+    if not isinstance(value, allowed) or isinstance(value, bool) != (kind is bool):
+        said = {bool: "true or false", int: "a whole number", float: "a number", str: "a text"}
+        raise ValueError(f"{name}={value!r} must be {said[kind]}")
 
 
 def read_recipe(path: Path, kinds: Mapping[str, type[Recipe]]) -> Recipe:

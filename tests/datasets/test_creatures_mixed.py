@@ -60,6 +60,25 @@ def test_both_data_sets_hold_the_same_images(datasets, samples):
         assert (samples[index].label, other.label) == drawn(index)
 
 
+def test_wide_poses_change_the_pose_alone(samples):
+    wide = load_dataset("creatures-parts-wide", "train", limit=60)
+    assert wide.classes == load_dataset("creatures-parts").classes
+    heads = []
+    for index in range(20):
+        one, other = samples[index], wide[index]
+        assert one.label == other.label and not torch.equal(one.image, other.image)
+        heads.append([top_of(sample, "head") for sample in (one, other)])
+    spread = np.array(heads).std(0)
+    assert spread[1] > spread[0]
+
+
+def top_of(sample, part: str) -> float:
+    """Where a part begins, from the top of the animal, in animals' heights."""
+    rows = [mask.any(1).nonzero().flatten() for mask in sample.masks]
+    whole, own = rows[0], rows[sample.mask_names.index(part)]
+    return float((own[0] - whole[0]) / (whole[-1] - whole[0]))
+
+
 def test_an_item_depends_on_seed_split_and_index_only(samples):
     longer = load_dataset("creatures-parts", "train", limit=3_000)
     longer[6]

@@ -3,7 +3,7 @@
 from .animal import PARTS
 from .chance import SPLITS
 from .dataset import Creatures, ExoticCreatures, RestagedCreatures
-from .mixed import CoatCreatures, PartCreatures
+from .mixed import CoatCreatures, PartCreatures, WidePartCreatures
 from .scenes import CreatureScenes
 
 __all__ = [
@@ -15,4 +15,5 @@ __all__ = [
     "ExoticCreatures",
     "PartCreatures",
     "RestagedCreatures",
+    "WidePartCreatures",
 ]

@@ -29,7 +29,15 @@ from .chance import (
 from .coat import draw_coat
 from .dataset import GeneratedPictures
 from .drawing import Box, Canvas, Chain, Frame, solid
-from .mixtures import COAT_CLASSES, COATS, PART_BITS, PART_CLASSES, PLANS, VARIANTS
+from .mixtures import (
+    COAT_CLASSES,
+    COATS,
+    PART_BITS,
+    PART_CLASSES,
+    PLANS,
+    POSES,
+    VARIANTS,
+)
 from .species import Species
 
 MUZZLE = 0.55
@@ -38,8 +46,6 @@ AREAS = (0.18, 0.34)
 """Least and greatest share of the image that an animal covers, where there is room for it."""
 EDGE = 0.01
 """Share of the image's side that is left free at each edge."""
-TILT = 0.15
-"""Radians that the whole animal may be turned by, either way."""
 
 
 class MixedCreatures(GeneratedPictures):
@@ -54,6 +60,8 @@ class MixedCreatures(GeneratedPictures):
     """
 
     default_size = 84
+    poses: ClassVar[str] = ""
+    """Of `POSES`."""
 
     def __getitem__(self, index: int) -> Sample:
         index = self.check(index)
@@ -71,6 +79,7 @@ class MixedCreatures(GeneratedPictures):
 
         Examples
         --------
+        >>> from crate_analysis import load_dataset
         >>> dataset = load_dataset("creatures-parts", limit=4)
         >>> sample = dataset.with_classes(0, parts=15, coat=0)
         >>> dataset.classes[sample.label]
@@ -81,11 +90,12 @@ class MixedCreatures(GeneratedPictures):
             if not 0 <= given < 16:
                 raise IndexError(f"{name}={given} is none of the 16 classes, 0 to 15")
         pattern, palette = COATS[coat]
-        species = Species(PART_CLASSES[parts], PART_CLASSES[parts], pattern, palette)
+        name = PART_CLASSES[parts]
+        species = Species(name, name + self.poses, pattern, palette)
         fur = draw_coat(species, self._stream(index, MIXED_FUR))
         animal = Animal(species, self._body(index, parts), fur)
         place, stage = self._setting(index)
-        frame = _frame(place)
+        frame = self._frame(place)
         canvas = self._empty(place, stage)
         animal.paint(canvas, frame, stage.light)
         paint_foreground(canvas, stage)
@@ -113,9 +123,10 @@ class MixedCreatures(GeneratedPictures):
         Raises IndexError for an item that is not there and ValueError for a part that does not
         vary.
 
+        >>> from crate_analysis import load_dataset
         >>> dataset = load_dataset("creatures-parts", limit=1)
         >>> dataset.classes[dataset[0].label], dataset.classes[dataset.twin(0, "tail").label]
-        ('hare-ears bear-legs cat-tail cat-muzzle', 'hare-ears bear-legs hare-tail cat-muzzle')
+        ('hare-ears bear-legs cat-tail boar-muzzle', 'hare-ears bear-legs hare-tail boar-muzzle')
         """
         if part not in VARIANTS:
             raise ValueError(f"{part!r} does not vary; {', '.join(VARIANTS)} do")
@@ -143,16 +154,29 @@ class MixedCreatures(GeneratedPictures):
         return int(parts), int(self._stream(index, MIXED_COATS).integers(len(COATS)))
 
     def _body(self, index: int, parts: int) -> Body:
+        tilt = POSES[self.poses].tilt
         rng = self._stream(index, MIXED_POSES)
-        angle = between(rng, -TILT, TILT)  # before the body, whose draws its plan may number
-        return draw_body(PLANS[PART_CLASSES[parts]], rng).turned(angle, complex(0, -0.5))
+        angle = between(rng, -tilt, tilt)  # before the body, whose draws its plan may number
+        plan = PLANS[PART_CLASSES[parts] + self.poses]
+        return draw_body(plan, rng).turned(angle, complex(0, -0.5))
 
     def _setting(self, index: int) -> tuple[Place, Stage]:
         # room is left for the first and the last mixture, which between them have all variants:
         # so the place says nothing of the parts
         boxes = [_box(self._body(index, parts)) for parts in (0, len(PART_CLASSES) - 1)]
-        place = _draw_place(self._stream(index, MIXED_PLACES), _around(boxes))
+        place = _draw_place(self._stream(index, MIXED_PLACES), _around(boxes), self._mean_area())
         return place, draw_stage(self._stream(index, MIXED_STAGE), place.ground)
+
+    def _frame(self, place: Place) -> Frame:
+        """The frame of an animal at a place, the same whatever its parts."""
+        return Frame(place.x, place.ground, sqrt(place.area / self._mean_area()), place.facing)
+
+    @classmethod
+    @cache
+    def _mean_area(cls) -> float:
+        """Of an animal at rest, over all mixtures."""
+        areas = [plan_extent(name + cls.poses).area for name in PART_CLASSES]
+        return float(np.mean(areas))
 
     def _empty(self, place: Place, stage: Stage) -> Canvas:
         canvas = paint_scenery(stage, self.image_size)
@@ -173,6 +197,16 @@ class PartCreatures(MixedCreatures):
     @staticmethod
     def _label(parts: int, coat: int) -> int:
         return parts
+
+
+class WidePartCreatures(PartCreatures):
+    """The same in wider poses: animals that rear, bow and turn their heads further.
+
+    Parts, coats and stages are those of `PartCreatures`, item by item.
+    """
+
+    name = "creatures-parts-wide"
+    poses = ", wide"
 
 
 class CoatCreatures(MixedCreatures):
@@ -199,33 +233,21 @@ def _around(boxes: Sequence[Box]) -> Box:
     return min(low_x), max(high_x), min(low_y), max(high_y)
 
 
-def _draw_place(rng: np.random.Generator, box: Box) -> Place:
+def _draw_place(rng: np.random.Generator, box: Box, mean_area: float) -> Place:
     """A place, evenly among those that keep the box, in a plan's units, inside the image."""
     low_x, high_x, low_y, high_y = box
     facing = 1 if rng.random() < 0.5 else -1
     if facing < 0:
         low_x, high_x = -high_x, -low_x
     room = 1 - 2 * EDGE
-    wanted = sqrt(between(rng, *AREAS) / _mean_area())
+    wanted = sqrt(between(rng, *AREAS) / mean_area)
     unit = min(wanted, room / (high_x - low_x), room / (high_y - low_y))
     return Place(
-        area=unit**2 * _mean_area(),
+        area=unit**2 * mean_area,
         x=between(rng, EDGE - low_x * unit, 1 - EDGE - high_x * unit),
         ground=between(rng, EDGE - low_y * unit, 1 - EDGE - high_y * unit),
         facing=facing,
     )
-
-
-def _frame(place: Place) -> Frame:
-    """The frame of an animal at a place, the same whatever its parts."""
-    unit = sqrt(place.area / _mean_area())
-    return Frame(place.x, place.ground, unit, place.facing)
-
-
-@cache
-def _mean_area() -> float:
-    """Of an animal at rest, over all mixtures."""
-    return float(np.mean([plan_extent(name).area for name in PLANS]))
 
 
 def _muzzle(animal: Animal, canvas: Canvas, frame: Frame) -> np.ndarray:

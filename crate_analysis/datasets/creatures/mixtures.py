@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import product
+from typing import NamedTuple
 
 from . import species
 from .species import Leg, Plan
@@ -35,7 +36,23 @@ COATS = tuple(product(PATTERNS, PALETTES))
 COAT_CLASSES = tuple(f"{palette} {pattern}" for pattern, palette in COATS)
 
 
-def _mixed(bits: tuple[int, ...]) -> Plan:
+class Poses(NamedTuple):
+    """How widely an animal moves.
+
+    Radians that all of it is turned by, either way; how limber it is, and the swing of its neck, as
+    in a `Plan`.
+    """
+
+    tilt: float
+    limber: float
+    neck_swing: tuple[float, float]
+
+
+POSES = {"": Poses(0.15, 1.2, (-0.30, 0.60)), ", wide": Poses(0.35, 2.0, (-0.45, 0.85))}
+"""By the ending of the plans' names."""
+
+
+def _mixed(bits: tuple[int, ...], poses: Poses) -> Plan:
     """The cat's plan with the parts that the bits ask for."""
     base = species.PLANS["cat"]
     ears, legs, tail, muzzle = (
@@ -47,8 +64,8 @@ def _mixed(bits: tuple[int, ...]) -> Plan:
 
     return replace(
         base,
-        neck_swing=(-0.30, 0.60),
-        limber=1.2,
+        neck_swing=poses.neck_swing,
+        limber=poses.limber,
         ear=ears.ear,
         ear_length=ears.ear_length,
         ear_angle=ears.ear_angle,
@@ -62,4 +79,8 @@ def _mixed(bits: tuple[int, ...]) -> Plan:
     )
 
 
-PLANS = {name: _mixed(bits) for name, bits in zip(PART_CLASSES, PART_BITS, strict=True)}
+PLANS = {
+    name + ending: _mixed(bits, poses)
+    for ending, poses in POSES.items()
+    for name, bits in zip(PART_CLASSES, PART_BITS, strict=True)
+}
