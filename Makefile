@@ -30,12 +30,16 @@ unexport VIRTUAL_ENV CONDA_PREFIX GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE SOURCE_DA
 export PYTHONUTF8 = 1
 export PYTHONNOUSERSITE = 1
 export PIP_USER = 0
+# No home, or none to write to.
+ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/book/_build/cache
+endif
 export GRID_FILE := $(value GRID)
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
-.PHONY: help env book grid test lab lint sync bench clean FORCE
+.PHONY: help env book pdf grid test lab lint sync bench clean FORCE
 
 help:  ## this list
 	@echo 'make <target>:'
@@ -48,6 +52,9 @@ env: $(STAMP)  ## create the environment in .venv from the pinned versions
 book: sync  ## run the notebooks and build the book
 	@$(SNAKEMAKE) book
 	@echo 'The book is up to date: $(HTML)/index.html'
+
+pdf: book  ## print the book to one PDF, with an installed Chromium
+	@$(BIN)/python workflow/pdf.py book $(dir $(HTML))crate-analysis.pdf
 
 grid: sync  ## run a grid of notebooks, models, data sets and seeds, and sum it up
 	@$(BIN)/python workflow/grid.py make "$$GRID_FILE" --cores $(CORES)

@@ -1,6 +1,6 @@
 """How long a network takes in the page *Look inside*, in a headless Chromium.
 
-    python benchmarks/explorer.py
+python benchmarks/explorer.py
 """
 
 from __future__ import annotations
@@ -20,7 +20,8 @@ SCRIPT = Path(crate_analysis.explorer.__file__).parent / "static" / "network.js"
 TIMES = """([weights, size, layers, heads]) => {
   const bytes = Uint8Array.from(atob(weights), (c) => c.charCodeAt(0));
   const image = Uint8Array.from({ length: 3 * size * size }, (_, i) => (37 * i) % 251);
-  const off = (...heads) => Array.from({ length: layers }, (_, l) => heads.map((x) => x && l === layers - 2));
+  const rows = Array.from({ length: layers }, (_, l) => l === layers - 2);
+  const off = (...heads) => rows.map((isEdited) => heads.map((head) => head && isEdited));
   const best = (repeat) => Math.min(...Array.from({ length: 20 }, () => {
     const begun = performance.now();
     repeat();
@@ -39,7 +40,9 @@ TIMES = """([weights, size, layers, heads]) => {
 
 def main() -> None:
     """A line for each network: milliseconds, the best of 20."""
-    program = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))))
+    program = next(
+        filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome")))
+    )
     print(f"{'':28}   whole pass   one head of the last layer but one   (without vectors)")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=program, args=["--no-sandbox"])

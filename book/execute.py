@@ -9,7 +9,6 @@ settings changes nothing: the kernel is this Python's, with the library of this 
 """
 
 import argparse
-import difflib
 import glob
 import importlib.util
 import logging
@@ -66,6 +65,7 @@ from nbclient.exceptions import DeadKernelError
 from papermill.exceptions import PapermillExecutionError
 from traitlets.config import Config
 
+from crate_analysis.names import nearest
 from crate_analysis.parsing import parse_value, parse_yaml
 from crate_analysis.text import one_line
 
@@ -210,8 +210,8 @@ def check_names(given: dict, declared: list[str]) -> None:
     """Refuse a parameter that the parameters cell does not have; papermill only warns."""
     for name in given:
         if name not in declared:
-            near = difflib.get_close_matches(name, declared, n=1, cutoff=0.0)
-            hint = f", did you mean {near[0]!r}?" if near else ", the notebook has none"
+            near = nearest(name, declared, 0.0)
+            hint = f", did you mean {near!r}?" if near else ", the notebook has none"
             raise ValueError(f"unknown parameter {name!r}{hint}")
 
 

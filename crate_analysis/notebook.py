@@ -14,7 +14,6 @@ A run leaves in the folder `output` its figures (`save_figure`), its headline nu
 from __future__ import annotations
 
 import ast
-import difflib
 import json
 import os
 import reprlib
@@ -28,6 +27,7 @@ from matplotlib.figure import Figure
 from pandas.io.formats.style import Styler
 
 from crate_analysis.datasets import SampleDataset
+from crate_analysis.names import nearest
 from crate_analysis.provenance import provenance
 from crate_analysis.study.parameters import INJECTED_PATHS
 from crate_analysis.writing import write_text
@@ -145,8 +145,8 @@ def check_parameters(namespace: Mapping[str, Any], **kinds: Any) -> dict[str, An
     """
     for name in _assigned_parameters(namespace, kinds):
         if name not in (*kinds, *INJECTED_PATHS):
-            near = difflib.get_close_matches(name, kinds, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]!r}?" if near else "this notebook has none"
+            near = nearest(name, kinds, 0.0)
+            hint = f"did you mean {near!r}?" if near else "this notebook has none"
             raise ParameterError(
                 f"unknown parameter {name!r}: {hint} (this notebook has {', '.join(kinds)})"
             )

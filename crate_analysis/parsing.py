@@ -13,6 +13,8 @@ from typing import Any, ClassVar
 
 import yaml
 
+from crate_analysis.text import one_line
+
 _TAG = "tag:yaml.org,2002:"
 _SCALARS = {
     "null": (r"null|Null|NULL|~|", "nN~"),
@@ -83,8 +85,8 @@ def parse_yaml(text: str) -> Any:
     except RecursionError:
         raise ValueError("this YAML is nested too deeply, or contains itself") from None
     except (yaml.YAMLError, KeyError, TypeError, ValueError) as error:
-        said = " ".join(str(error).replace('in "<unicode string>", ', "").split())
-        raise ValueError(f"no valid YAML: {said}") from None
+        said = str(error).replace('in "<unicode string>", ', "")
+        raise ValueError(f"no valid YAML: {one_line(said)}") from None
 
 
 def parse_value(text: str) -> Any:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+import textwrap
 
 
 def escape(text: object) -> str:
@@ -27,3 +28,13 @@ def one_line(text: object, most: int = 300) -> str:
     plain = "".join(char if char.isprintable() else " " for char in str(text))
     joined = " ".join(plain.split())
     return joined if len(joined) <= most else joined[: most - 1] + "…"
+
+
+def figure_text(text: object, width: int = 28) -> str:
+    r"""For a figure: in lines that fit beside each other, and no dollar begins a formula.
+
+    >>> figure_text("a long name of a model", width=12)
+    'a long name\nof a model'
+    """
+    lines = textwrap.wrap(one_line(text, 10 * width), width) or [""]
+    return "\n".join(lines).replace("$", r"\$")

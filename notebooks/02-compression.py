@@ -191,9 +191,7 @@ def reduction():
     style = {"style": "weights", "styles": ["trained", "untrained"]}
     labels = {"total_coding_rate": "$R$ (nats)", "rate_reduction": "$R - R^c$ (nats)"}
     for ax, (name, label) in zip(axes, labels.items(), strict=True):
-        layer_curves(
-            wide.assign(value=wide[name]), study.colours, **style, ylabel=label, ax=ax
-        )
+        layer_curves(wide.assign(value=wide[name]), study.colours, **style, ylabel=label, ax=ax)
     axes[1].get_legend().remove()
     return wide[[*keys, *labels]]
 
@@ -238,9 +236,7 @@ def without_dictionary(network):
         for layer in range(len(network.model.layers))
     ]
     share = {"nonzero_fraction": MEASURES["nonzero_fraction"]}
-    return measure_layers(
-        network.model, network.images, share, reading=study.reading, edits=edits
-    )
+    return measure_layers(network.model, network.images, share, reading=study.reading, edits=edits)
 
 
 without = study.each(without_dictionary, untrained=True)
@@ -265,9 +261,7 @@ def zeros():
     _, ax = plt.subplots(figsize=(7, 4), layout="constrained")
     colours = {name: study.colours[name] for name in rows.model.unique()}
     settings = ["trained", "trained, η = 0", "untrained", "untrained, η = 0"]
-    layer_curves(
-        rows, colours, "setting", settings, ylabel="share of non-zero entries", ax=ax
-    )
+    layer_curves(rows, colours, "setting", settings, ylabel="share of non-zero entries", ax=ax)
     ax.set_ylim(0, None)
     return rows
 
@@ -281,11 +275,11 @@ def zeros():
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 paper = {name: MEASURES[name] for name in ("coding_rate", "nonzero_fraction")}
 splits = study.each(
-    lambda network: measure_layers(
-        network.model, network.train_images, paper, reading=study.reading
+    lambda network: (
+        measure_layers(network.model, network.train_images, paper, reading=study.reading)
+        if study.has("train")
+        else None
     )
-    if study.has("train")
-    else None
 )
 
 

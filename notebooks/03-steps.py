@@ -207,13 +207,17 @@ def direction():
     _, axes = plt.subplots(1, 2, figsize=(10, 3.8), layout="constrained", sharey=True)
     main = wide[(wide.model == study.labels[0]) & (wide.weights == "trained")]
     for ax, rate in zip(axes, descents, strict=True):
-        layer_curves(wide.assign(value=wide[f"as coded, {rate}"]), study.colours, **by_weights, ax=ax)
+        layer_curves(
+            wide.assign(value=wide[f"as coded, {rate}"]), study.colours, **by_weights, ax=ax
+        )
         level = main.groupby("layer")[f"turned, {rate}"].apply(lambda v: 2 * (v**2).mean() ** 0.5)
         chance_band(level.rename("high").reset_index().assign(low=lambda f: -f.high), ax)
         ax.set_title(f"as {rate}", pad=26, fontsize="medium")
     axes[0].set_ylabel("cosine with the descent")
     axes[1].get_legend().remove()
-    return wide[[*keys, *(f"{kind}, {rate}" for kind in ("as coded", "turned") for rate in descents)]]
+    return wide[
+        [*keys, *(f"{kind}, {rate}" for kind in ("as coded", "turned") for rate in descents)]
+    ]
 
 
 # %% [markdown]

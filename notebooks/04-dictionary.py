@@ -90,17 +90,19 @@ measures = {
 
 
 values = study.each(
-    lambda network: measure_layers(network.model, network.images, measures, reading=study.reading)
-    if has_dictionary(network)
-    else None,
+    lambda network: (
+        measure_layers(network.model, network.images, measures, reading=study.reading)
+        if has_dictionary(network)
+        else None
+    ),
     untrained=True,
 )
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 atoms = study.each(
-    lambda network: dictionary_frame(network.model, first_values(network))
-    if has_dictionary(network)
-    else None,
+    lambda network: (
+        dictionary_frame(network.model, first_values(network)) if has_dictionary(network) else None
+    ),
     untrained=True,
 )
 keys = ["model", "weights", "image", "layer"]
@@ -149,7 +151,9 @@ def findings():
         yield Finding(label, "training lowers it further by", added, claim)
         empty = trained.after - trained["empty code"]
         yield Finding(label, "an empty code is better by", empty, claim, expected="below")
-        yield Finding(label, "share of the objective that is misfit", trained.misfit / trained.after)
+        yield Finding(
+            label, "share of the objective that is misfit", trained.misfit / trained.after
+        )
         yield Finding(label, "non-zero share", trained["non-zero"])
 
 

@@ -16,34 +16,20 @@
 # %% [markdown]
 # # What holds elsewhere?
 #
-# A chapter measures a few networks on one set of pictures. Whether its finding holds for other weights
-# and other pictures is a question for a *grid*: each of some chapters is run with each model, on each
+# A chapter measures a few networks on one set of images. Whether its finding holds for other weights
+# and other images is a question for a *grid*: each of some chapters is run with each model, on each
 # data set, with each seed, and this page puts the results side by side.
 #
-# **What is here.** {glue:text}`n_done` of {glue:text}`n_cells` runs of {glue:text}`notebooks`, with
-# {glue:text}`models`, on {glue:text}`datasets`.
-#
-# **What we find.** {glue:text}`n_shared` quantities were measured for both {glue:text}`main` and
-# {glue:text}`other` in {glue:text}`n_settings` settings (a data set with a seed).
-# {glue:text}`n_agree` of them have the same order of the two in every setting, and
-# {glue:text}`n_clear` have it with intervals that nowhere overlap. {glue:text}`turning`
-#
-# **How to read it.** The intervals are each chapter's own, 95 %, over pictures. Settings share their
-# networks, so that agreement between them says nothing about other trainings
-# (but see the chapter on the ablation).
+# **How to read it.** The intervals are each chapter's own, 95 %, over images. Settings (a data set
+# with a seed) share their networks, so that agreement between them says nothing about other
+# trainings; for these see [the ablation](14-ablation.ipynb).
 
 # %% tags=["parameters"]
 results: str = "../results/grid"
 links: str = ""  # where the grid's folder lies, as seen from this page; empty for no links
 output: str = "output"
 
-# %% tags=["hide-input"]
-from crate_analysis.notebook import check_parameters
-
-parameters = check_parameters(globals(), results=str, links=str, output=str)
-
-# %% tags=["hide-input"]
-import json
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 from pathlib import Path
 from urllib.parse import quote
 
@@ -51,155 +37,147 @@ import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
-from IPython.display import Markdown, display
-from myst_nb import glue
+from IPython.display import Markdown
 
-from crate_analysis.notebook import RESULTS, save_figure, show_provenance, table
+from crate_analysis.grids import model_order, read_grid_results, stable_order
 from crate_analysis.plotting import interval_dots, model_colours
-from crate_analysis.text import escape
+from crate_analysis.study import Study
+from crate_analysis.text import escape, figure_text
 
-folder = Path(results)
-if not (folder / "cells.csv").exists():
-    raise FileNotFoundError(f"{folder} holds no grid: make one with `make grid GRID=FILE`")
-cells = pd.read_csv(folder / "cells.csv")
-done = cells[cells.state == "done"]
-try:
-    found = pd.read_csv(folder / "results.csv")
-except pd.errors.EmptyDataError:  # no run is done, or none has headline numbers
-    found = pd.DataFrame(columns=["notebook", "models", "dataset", "seed", *RESULTS])
-SETTING = ["dataset", "seed"]
-seeds = cells.seed.nunique()
-found["setting"] = found.dataset + (", seed " + found.seed.astype(str) if seeds > 1 else "")
-settings = list(found.setting.unique())
-named = {label for labels in cells.labels for label in json.loads(labels)}
-measured = [name for name in found.model.unique() if name in named]
-colours = model_colours(measured)
-glue("n_cells", len(cells), display=False)
-glue("n_done", len(done), display=False)
-for name, column in (("notebooks", "notebook"), ("models", "models"), ("datasets", "dataset")):
-    glue(name, ", ".join(cells[column].unique()), display=False)
+study = Study(globals(), "25-grid")
+
+# %% [markdown]
+# ## The comparison
+#
+# The first model of the grid is compared with the last, quantity by quantity and setting by setting.
+
+# %%
+grid = read_grid_results(results)
+main, other = (grid.models[0], grid.models[-1]) if grid.models else ("", "")
+order = model_order(grid.results, main, other) if main != other else pd.DataFrame()
+stable = stable_order(order) if len(order) else pd.DataFrame()
+
+# %% [markdown]
+# ## What we find
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+found = [f"{len(grid.done)} of {len(grid.runs)} runs are done."]
+if len(order):
+    settings = order.setting.nunique()
+    turning = ", ".join(stable.quantity[~stable.same]) or "none"
+    found += [
+        f"**{len(stable)} quantities were measured for both {escape(main)} and {escape(other)} in "
+        f"{settings} settings; {stable.same.sum()} of them have the same order of the two in every "
+        f"setting, {stable.clear.sum()} with intervals that nowhere overlap.** "
+        f"The order is not the same everywhere for: {escape(turning)}."
+    ]
+else:
+    found += ["Fewer than two models with results are here: there is no order to compare."]
+versions = grid.done.get("library", pd.Series(dtype=str)).dropna().nunique()
+if versions > 1:
+    found += [f"The runs were made by {versions} versions of the library: run the grid again."]
+Markdown(" ".join(found))
 
 # %% [markdown]
 # ## The order of two models
 #
-# {numref}`fig-grid-order` compares the first model of the grid with the last, quantity by quantity and
-# setting by setting. A cell's number is the difference of the two means; its colour is that difference
-# in units of the two intervals' half-widths together, so that beyond one unit, marked bold, the
-# intervals do not overlap. A row of one colour is a finding that holds in every setting.
+# [Figure 1](#fig-grid-order) has a row for each quantity and a column for each setting. A cell's number
+# is the difference of the two means; its colour is that difference in units of the two intervals'
+# half-widths together, so that beyond one unit, marked bold, the intervals do not overlap. A row of one
+# colour is a finding that holds in every setting.
 
-# %% tags=["hide-input"]
-main, other = (measured[0], measured[-1]) if len(measured) > 1 else (None, None)
-keys = ["notebook", "quantity", "setting"]
-pair = {
-    name: found[found.model == name].drop_duplicates(keys).set_index(keys)
-    for name in (main, other)
-    if name
-}
-order = pd.DataFrame(columns=["difference", "units"])
-if pair:
-    first, last = pair[main].align(pair[other], join="inner")
-    widths = (first.high - first.low + last.high - last.low) / 2
-    difference = first["mean"] - last["mean"]
-    units = (difference / widths).where(widths.ne(0), np.sign(difference) * np.inf).fillna(0)
-    order = pd.DataFrame({"difference": difference, "units": units})
-shown = {name: order[name].unstack("setting") for name in order} if len(order) else {}
-if shown:
-    whole = shown["units"].notna().all(axis=1)
-    signs = np.sign(shown["difference"][whole])
-    agree = signs.abs().eq(1).all(axis=1) & signs.eq(signs.iloc[:, 0], axis=0).all(axis=1)
-    clear = agree & shown["units"][whole].abs().gt(1).all(axis=1)
-    turned = [quantity for _, quantity in agree.index[~agree]]
-    told = {
-        "main": main,
-        "other": other,
-        "n_shared": int(whole.sum()),
-        "n_settings": shown["units"].shape[1],
-        "n_agree": int(agree.sum()),
-        "n_clear": int(clear.sum()),
-        "turning": f"Not so: {', '.join(turned)}." if turned else "None turns.",
-    }
-    for name, value in told.items():
-        glue(name, value, display=False)
-else:
-    display(Markdown("Fewer than two models with results are here: there is no order to compare."))
 
-# %% mystnb={"figure": {"caption": "The first model less the last, for each quantity (rows) in each setting (columns): the difference of means, coloured by its size in units of both intervals' half-widths. Bold where the intervals do not overlap. Blue: the first is higher, red: the last.", "name": "fig-grid-order"}, "image": {"alt": "A table of differences between two models, quantities in rows and settings in columns, coloured by size and sign."}} tags=["hide-input"]
-if shown:
-    height, width = shown["units"].shape
-    figure, ax = plt.subplots(figsize=(3.6 + 1.4 * width, 0.9 + 0.3 * height))
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "The first model less the last, for each quantity (rows) in each setting (columns): the "
+    "difference of means, coloured by its size in units of both intervals' half-widths. Bold where "
+    "the intervals do not overlap. Blue: the first is higher, red: the last.",
+    alt="A table of differences between two models, quantities in rows and settings in columns, "
+    "coloured by size and sign.",
+)
+def grid_order():
+    """Empty where there are no two models."""
+    wide = order.pivot(index=["notebook", "quantity"], columns="setting") if len(order) else order
+    height, width = (len(wide), wide.shape[1] // 2) if len(order) else (1, 1)
+    _, ax = plt.subplots(figsize=(3.6 + 1.8 * width, 1.2 + 0.4 * height))
+    if not len(order):
+        ax.axis("off")
+        return order
+    numbers = wide.difference.map("{:.3g}".format)
     limits = {"vmin": -3, "vmax": 3, "cmap": "RdBu", "cbar_kws": {"label": "units of intervals"}}
-    numbers = shown["difference"].map("{:.3g}".format)
-    sns.heatmap(shown["units"].clip(-3, 3), annot=numbers, fmt="", linewidths=1, ax=ax, **limits)
-    for text, unit in zip(ax.texts, shown["units"].stack().dropna(), strict=True):
+    sns.heatmap(wide.units.clip(-3, 3), annot=numbers, fmt="", linewidths=1, ax=ax, **limits)
+    for text, unit in zip(ax.texts, wide.units.stack().dropna(), strict=True):
         text.set_fontweight("bold" if abs(unit) > 1 else "normal")
-    ax.set_yticks(np.arange(height) + 0.5, [f"{q}  ({n[:2]})" for n, q in shown["units"].index])
+    names = [figure_text(f"{quantity} ({chapter})", 40) for chapter, quantity in wide.index]
+    ax.set_yticks(np.arange(height) + 0.5, names, fontsize="small", rotation=0)
+    columns = [figure_text(setting, 20) for setting in wide.units.columns]
+    ax.set_xticks(np.arange(width) + 0.5, columns, fontsize="small", rotation=0)
+    ax.tick_params(length=0)
     ax.set(xlabel="", ylabel="")
-    ax.tick_params(axis="x", rotation=0, length=0)
-    ax.tick_params(axis="y", length=0)
-    save_figure(figure, order.reset_index(), output, "fig-grid-order")
+    return order
+
 
 # %% [markdown]
 # ## All results
 #
-# {numref}`fig-grid-all` has every quantity of every run, baselines left out. The table that it is drawn
-# from, baselines included, is `results.csv` in the grid's folder.
+# [Figure 2](#fig-grid-all) has every quantity of every run, baselines left out. The table that it is
+# drawn from, baselines included, is `results.csv` in the grid's folder.
 
-# %% tags=["hide-input"]
-own = found[found.model.isin(measured)].drop_duplicates([*keys, "model"])
-own = own.assign(label=own.model + (", " + own.setting if len(settings) > 1 else ""))
-panels = list(own.groupby(["notebook", "quantity"], sort=False))
 
-# %% mystnb={"figure": {"caption": "Every quantity for every model in every setting: the mean with its 95 % interval over pictures. The chapter's number stands in brackets.", "name": "fig-grid-all"}, "image": {"alt": "Small dot plots with intervals, one for each quantity, with a row for each model and setting."}} tags=["hide-input"]
-if panels:
-    across = 2
-    down = -(-len(panels) // across)
-    most = max(len(part) for _, part in panels)
-    size = (8.5, down * (0.7 + 0.22 * most))
-    figure, axes = plt.subplots(down, across, figsize=size, squeeze=False, layout="constrained")
-    for ax, ((notebook, quantity), part) in zip(axes.flat, panels, strict=False):
-        interval_dots(part, colours, f"{quantity} ({notebook[:2]})", ax)
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Every quantity for every model in every setting: the mean with its 95 % interval over images.",
+    alt="Small dot plots with intervals, one for each quantity, with a row for each model and "
+    "setting.",
+)
+def grid_all():
+    """Two panels a row."""
+    own = grid.results[grid.results.model.isin(grid.models)]
+    own = own.drop_duplicates(["notebook", "quantity", "setting", "model"])
+    names = own.model + ", " + own.setting if own.setting.nunique() > 1 else own.model
+    own = own.assign(label=names.map(figure_text))
+    panels = list(own.groupby(["notebook", "quantity"], sort=False))
+    lines = [1 + part.label.str.count("\n").sum() + len(part) for _, part in panels]
+    heights = [max(lines[at : at + 2]) for at in range(0, len(lines), 2)] or [1]
+    _, axes = plt.subplots(
+        len(heights), 2, figsize=(9, 0.6 * len(heights) + 0.24 * sum(heights)), squeeze=False,
+        layout="constrained", height_ratios=heights,
+    )  # fmt: skip
+    colours = model_colours(grid.models)
+    for ax, ((chapter, quantity), part) in zip(axes.flat, panels, strict=False):
+        interval_dots(part, colours, figure_text(f"{quantity} ({chapter})", 44), ax)
         ax.tick_params(labelsize="small")
-        if ax not in axes[:, 0] and part.label.tolist() == panels[0][1].label.tolist():
-            ax.set_yticklabels([])
     for ax in axes.flat[len(panels) :]:
         ax.axis("off")
-    save_figure(figure, own.drop(columns="label"), output, "fig-grid-all")
-else:
-    display(Markdown("No run has headline numbers yet."))
+    return own.drop(columns="label")
+
 
 # %% [markdown]
 # ## The runs
 #
-# Each run is a notebook, `run.ipynb`, in a folder of its own below the grid's, with its figures, the
-# numbers behind them, and a record of code, checkpoints and data, which also stands at the foot of the
-# notebook. One that failed has its reason here, and `log.txt` in its folder. {glue:text}`mixed`
-
-# %% tags=["hide-input"]
-versions = done.library.dropna().unique() if "library" in done else []
-glue(
-    "mixed",
-    "All were made by the same version of the library."
-    if len(versions) <= 1
-    else f"They were made by {len(versions)} versions of the library: run the grid again.",
-    display=False,
-)
+# Each run of [Table 1](#tab-runs) is a notebook, `run.ipynb`, in a folder of its own below the grid's,
+# with its figures, the numbers behind them, and a record of code, checkpoints and data, which also
+# stands at the foot of the notebook. One that failed has its reason here, and its `log.txt`.
 
 
-def linked(run):
-    """What became of a run, with the way to its notebook, or to the log that tells the reason."""
-    text = "done" if run.state == "done" else f"missing: {run.reason}"
-    file = f"{run.folder}/{'run.ipynb' if run.state == 'done' else 'log.txt'}"
-    if not links or not (folder / file).exists():
-        return escape(text)
-    return f'<a href="{quote(f"{links}/{file}")}">{escape(text)}</a>'
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+def link(file):
+    """The way to a run's notebook or log, where the page knows it."""
+    name = file.rpartition("/")[2]
+    return f'<a href="{quote(f"{links}/{file}")}">{name}</a>' if links and file else file
 
 
-runs = cells.reindex(columns=["notebook", "models", "dataset", "seed", "seconds", "memory_mb"])
-for column in ("notebook", "models", "dataset"):
-    runs[column] = runs[column].map(escape)
-runs["state"] = [linked(run) for run in cells.astype(object).fillna("").itertuples()]
-runs = runs.rename(columns={"memory_mb": "memory (MB)"}).set_index("notebook")
-table(runs, {"seconds": "{:.0f}", "memory (MB)": "{:.0f}"}, missing="–")
+@study.table("The runs of the grid.", formats={"file": link, "seconds": "{:.0f}", "MB": "{:.0f}"})
+def runs():
+    """One a row, with what became of it."""
+    columns = ["notebook", "models", "dataset", "seed", "seconds", "memory_mb"]
+    frame = grid.runs.reindex(columns=columns).rename(columns={"memory_mb": "MB"})
+    done = grid.runs.state == "done"
+    frame["state"] = ("missing: " + grid.runs.reason.fillna("")).where(~done, "done")
+    files = grid.runs.folder + done.map({True: "/run.ipynb", False: "/log.txt"})
+    frame["file"] = [file if Path(results, file).exists() else "" for file in files]
+    return frame
+
 
 # %% [markdown]
 # ## Make another
@@ -210,12 +188,12 @@ table(runs, {"seconds": "{:.0f}", "memory (MB)": "{:.0f}"}, missing="–")
 #
 # ## What would have disproved a finding
 #
-# - A row of {numref}`fig-grid-order` with both colours: then the finding belongs to the pictures or
+# - A row of [Figure 1](#fig-grid-order) with both colours: then the finding belongs to the images or
 #   the seed that it was made with.
-# - Pale cells throughout: then the chapter's difference is smaller than what the choice of pictures does.
+# - Pale cells throughout: then the chapter's difference is smaller than what the choice of images does.
 
 # %% [markdown]
 # ## How this page was made
 
-# %% tags=["hide-input"]
-show_provenance("25-grid", parameters, [], [])
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+study.provenance()

@@ -12,7 +12,6 @@ from __future__ import annotations
 import argparse
 import ast
 import csv
-import difflib
 import io
 import itertools
 import json
@@ -22,13 +21,14 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
+from os.path import expanduser, isdir, isfile
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(os.path.relpath(Path(__file__).resolve().parents[1]))
 sys.path.insert(0, str(ROOT.resolve()))  # this clone's library, whatever is installed
 
-from crate_analysis.names import digest, slug
+from crate_analysis.names import digest, nearest, slug
 from crate_analysis.parsing import parse_yaml
 from crate_analysis.specs import ModelSpec, parse_spec, parse_specs
 from crate_analysis.text import one_line
@@ -70,14 +70,14 @@ class Cell:
     @property
     def checkpoints(self) -> list[tuple[str, int, int]]:
         """The models that are files, with time and size: a change makes the run anew."""
-        paths = (Path(spec.what).expanduser() for spec in self.models)
+        paths = (expanduser(spec.what) for spec in self.models)
         files = (
             file
-            for path in paths
-            for file in (sorted(path.iterdir()) if path.is_dir() else [path])
-            if file.is_file()
+            for path in paths  # of any form: these functions raise nothing
+            for file in (sorted(map(str, Path(path).iterdir())) if isdir(path) else [path])
+            if isfile(file)
         )
-        return [(str(file), file.stat().st_mtime_ns, file.stat().st_size) for file in files]
+        return [(file, os.stat(file).st_mtime_ns, os.stat(file).st_size) for file in files]
 
     @property
     def run(self) -> Path:
@@ -112,7 +112,7 @@ def read_grid(path: Path) -> Grid:
     default `results/NAME` for a file `NAME.yml`. A model is called the same from here to every
     figure, no two alike. Raises ValueError that names what is wrong and the remedy.
     """
-    if not path.is_file():
+    if not isfile(path):
         raise ValueError(f"there is no grid file {path}; describe one as in params/grid.yml")
     try:
         return _grid(path, _mapping(_read_yaml(path) or {}, "the file"))
@@ -188,9 +188,9 @@ def _try(what: str, call: Callable[..., Any], *arguments: Any) -> None:
 def find_notebook(name: str) -> Path:
     """The notebook of a chapter, or at a path that ends in `.ipynb`."""
     path = Path(name) if name.endswith(".ipynb") else NOTEBOOKS / f"{name}.ipynb"
-    if not path.is_file():
-        near = difflib.get_close_matches(path.stem, [p.stem for p in path.parent.glob("*.ipynb")])
-        hint = f"did you mean {near[0]!r}?" if near else "name a chapter or the path of a notebook"
+    if not isfile(path):
+        near = nearest(path.stem, (p.stem for p in path.parent.glob("*.ipynb")), 0.6)
+        hint = f"did you mean {near!r}?" if near else "name a chapter or the path of a notebook"
         raise ValueError(f"there is no notebook {path}; {hint}")
     return path
 
@@ -299,8 +299,9 @@ def snakemake(target: str, path: Path, *options: Any) -> int:
     config = Path(".snakemake", "grids", f"{slug(str(path))}.json")  # `--config` would parse a name
     config.parent.mkdir(parents=True, exist_ok=True)
     config.write_text(json.dumps({"grid": str(path)}), encoding="utf-8")
-    command = [sys.executable, "-m", "snakemake", "--snakefile", ROOT / "workflow" / "Snakefile"]
-    return subprocess.run([*command, *options, "--configfile", config, "--", target]).returncode
+    command: list[Any] = [sys.executable, "-m", "snakemake", "--snakefile"]
+    command += [ROOT / "workflow" / "Snakefile", *options, "--configfile", config, "--", target]
+    return subprocess.run(command).returncode
 
 
 def make(path: Path, cores: str) -> None:
@@ -363,9 +364,8 @@ def _read_yaml(path: Path) -> Any:
 def _parameters(given: Any) -> dict[str, Any]:
     if not isinstance(given, str):
         return _mapping(given or {}, "parameters")
-    path = Path(given).expanduser()
-    path = path if path.exists() else ROOT / given
-    if not path.is_file():
+    path = Path(expanduser(given)) if isfile(expanduser(given)) else ROOT / given
+    if not isfile(path):
         raise ValueError(f"there is no parameter file {given}")
     return _mapping(_read_yaml(path) or {}, given)
 
@@ -377,7 +377,7 @@ def _folder(given: Any, path: Path) -> Path:
         raise ValueError(f"folder: {given!r} is no name; leave the key out or name a folder")
     if not given.isprintable() or set(given) & set("{}"):
         raise ValueError(f"folder: {given!r} holds braces or line breaks; name it without")
-    return Path(given).expanduser()
+    return Path(expanduser(given))
 
 
 def _group(entry: str | list) -> tuple[ModelSpec, ...]:
@@ -416,8 +416,8 @@ def _check_names(given: Mapping[str, Any], known: Iterable[str], what: str) -> N
     known = list(known)
     for name in given:
         if name not in known:
-            near = difflib.get_close_matches(name, known, n=1, cutoff=0.0)
-            hint = f"did you mean {near[0]!r}? " if near else ""
+            near = nearest(name, known, 0.0)
+            hint = f"did you mean {near!r}? " if near else ""
             raise ValueError(
                 f"{what} {name!r} is unknown: {hint}(there are {', '.join(known) or 'none'})"
             )

@@ -27,11 +27,11 @@ def tidy(model: dict[str, Any]) -> None:
     metadata["kernelspec"] = dict(KERNEL)
     for cell in model["content"]["cells"]:
         kept = {name: cell["metadata"][name] for name in KEPT if cell["metadata"].get(name)}
-        cell["metadata"] = kept
         if cell["cell_type"] == "code":
             cell["outputs"], cell["execution_count"] = [], None
             if "hide-input" in kept.get("tags", ()):
                 kept["jupyter"] = {"source_hidden": True}
+        cell["metadata"] = dict(sorted(kept.items()))
 
 
 class Chapters(AsyncTextFileContentsManager):

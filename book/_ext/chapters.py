@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from docutils import nodes
+from sphinx import addnodes
 from sphinx.application import Sphinx
 from sphinx.transforms import SphinxTransform
 
@@ -77,7 +78,7 @@ def _place_files(app: Sphinx, docname: str, data: dict[str, Any]) -> str:
 
 
 class ExhibitTargets(SphinxTransform):
-    """Lets links find what is no Markdown heading: figures, tables, and the bibliography's keys."""
+    """Lets links find what is no Markdown heading: figures, tables, functions."""
 
     default_priority = 870  # before MyST looks for what `#NAME` means
 
@@ -87,6 +88,8 @@ class ExhibitTargets(SphinxTransform):
         for node in self.document.findall(nodes.raw):
             for name in _EXHIBIT.findall(node.astext()):
                 slugs[name] = (node.line, name, name)
+        for signature in self.document.findall(addnodes.desc_signature):
+            slugs |= {name: (signature.line, name, name) for name in signature["ids"]}
         self.document.myst_slugs = slugs
         metadata = self.env.metadata[self.env.docname]
         metadata["myst_slugs"] = {**metadata.get("myst_slugs", {}), **slugs}

@@ -1,10 +1,9 @@
 """Sphinx extension: the directive ``explorer``, a network that runs in the page.
 
-Its scripts, weights and images are written into the built book, and only the page with the directive
-loads them. A reader without scripts, and every other format, sees a still.
+Its scripts, weights and images are written into the built book, and only the page with the
+directive loads them. A reader without scripts, and every other format, sees a still.
 """
 
-import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -21,9 +20,10 @@ class Explorer(SphinxDirective):
     def run(self) -> list[nodes.Node]:
         """A still, which the page's scripts replace."""
         self.env.metadata[self.env.docname]["explorer"] = "yes"
+        root = "../" * self.env.docname.count("/")
         html = (
             '<div class="crate-explorer">'
-            f'<img src="_static/{FOLDER}/still.png" alt="{ALT}" width="100%">'
+            f'<img src="{root}_static/{FOLDER}/still.png" alt="{ALT}" width="100%">'
             "<noscript><p>The network runs in this page by JavaScript, which is switched off here. "
             "The still shows where <code>[CLS]</code> looks in each head of the first network."
             "</p></noscript></div>"
@@ -54,7 +54,6 @@ def _export(app: Sphinx, error: Exception | None) -> None:
 
 def setup(app: Sphinx) -> dict[str, bool]:
     """Take the directive in."""
-    sys.path.insert(0, str(Path(__file__).resolve().parents[2]))  # the library of this checkout
     app.add_directive("explorer", Explorer)
     app.connect("html-page-context", _add_scripts)
     app.connect("build-finished", _export)

@@ -48,12 +48,15 @@ def of_files(dataset: Samples) -> str | None:
     A file that was damaged, repaired or exchanged is noticed without being read; a copy of the data
     set has the same digest where its times were copied, too.
     """
-    parts = []
-    for path in as_samples(dataset).files():
-        name = os.path.join(path.parent.name, path.name)
+    paths = [os.fspath(path) for path in as_samples(dataset).files()]
+    if not paths:
+        return None
+    base = len(os.path.commonpath(map(os.path.dirname, paths)))  # wherever the data set lies
+    lines = []
+    for path in paths:
         try:
             status = os.stat(path)
-            parts.append(f"{name}\0{status.st_size}\0{status.st_mtime_ns}")
+            lines.append(f"{path[base:]}\0{status.st_size}\0{status.st_mtime_ns}")
         except OSError:
-            parts.append(f"{name}\0missing")
-    return digest(part.encode("utf-8", "surrogateescape") for part in parts) if parts else None
+            lines.append(f"{path[base:]}\0missing")
+    return digest(["\n".join(lines).encode("utf-8", "surrogateescape")])

@@ -1,16 +1,14 @@
 """Writing a data set to disk in the layouts of VOC and COCO.
 
-Pictures are written to a temporary name and moved, so a file that exists is whole. The list of
+Images are written to a temporary name and moved, so a file that exists is whole. The list of
 the split is written last: with it the export is finished and is not done again; without it an
-interrupted export goes on where it stopped. JPEG loses a little of each picture; with
+interrupted export goes on where it stopped. JPEG loses a little of each image; with
 `image_format="png"` the copy has the very same pixels.
 """
 
 from __future__ import annotations
 
 import json
-import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -21,14 +19,24 @@ from PIL import Image
 from torch import Tensor
 
 from crate_analysis.bars import bar
+from crate_analysis.writing import (
+    DamagedFileError,
+    read_sealed,
+    seal,
+    unseal,
+    write_text,
+    written_whole,
+)
 
 from .coco import YEAR, encode, run_lengths
-from .sample import Sample, SampleDataset
+from .contents import of_files
+from .given import as_samples
+from .sample import Sample, SampleDataset, Samples
 from .voc import LISTS, PALETTE, VOID
 
 
 def export_voc(
-    dataset: SampleDataset,
+    dataset: Samples,
     root: str | Path,
     image_format: str = "jpg",
     border: int = 0,
@@ -40,13 +48,14 @@ def export_voc(
     the truth leaves open (`Sample.ignored`) is void, too.
     ValueError where `root` holds the same split of something else.
     """
+    dataset = as_samples(dataset)
     root = Path(root)
     listing = root / LISTS / f"{dataset.split}.txt"
     if _begin(dataset, root, listing, {"image_format": image_format, "border": border}):
         return
     names = [f"{dataset.split}_{index:06d}" for index in range(len(dataset))]
     labels = ["background", *dataset.classes]
-    _write_text(
+    write_text(
         root / "labelmap.txt",
         "# label:color_rgb:parts:actions\n"
         + "".join(
@@ -60,15 +69,15 @@ def export_voc(
         sample = dataset[index]
         instances = _instances(dataset, sample)
         semantic, instance = _index_maps(dataset, sample, instances, border)
-        _write_picture(root / "JPEGImages" / f"{name}.{image_format}", sample)
+        _write_image(root / "JPEGImages" / f"{name}.{image_format}", sample)
         _write_indices(root / "SegmentationClass" / f"{name}.png", semantic)
         _write_indices(root / "SegmentationObject" / f"{name}.png", instance)
-        _write_text(notes, _annotation(f"{name}.{image_format}", sample, instances))
-    _write_text(listing, "".join(f"{name}\n" for name in names))
+        write_text(notes, _annotation(f"{name}.{image_format}", sample, instances))
+    write_text(listing, "".join(f"{name}\n" for name in names))
 
 
 def export_coco(
-    dataset: SampleDataset, root: str | Path, image_format: str = "jpg", progress: bool = True
+    dataset: Samples, root: str | Path, image_format: str = "jpg", progress: bool = True
 ) -> None:
     """Write a data set as COCO holds its instances, with run lengths as segmentation.
 
@@ -77,6 +86,7 @@ def export_coco(
 
     ValueError where `root` holds the same split of something else.
     """
+    dataset = as_samples(dataset)
     root = Path(root)
     listing = root / "annotations" / f"instances_{dataset.split}{YEAR}.json"
     if _begin(dataset, root, listing, {"image_format": image_format}):
@@ -88,9 +98,9 @@ def export_coco(
         for index in bar(rest, "COCO", shown=progress):
             sample = dataset[index]
             name = f"{index:012d}.{image_format}"
-            _write_picture(root / f"{dataset.split}{YEAR}" / name, sample)
+            _write_image(root / f"{dataset.split}{YEAR}" / name, sample)
             records.append(_record(dataset, sample, index, name))
-            lines.write(json.dumps(records[-1]) + "\n")
+            lines.write(seal(records[-1], str(index)) + "\n")
             lines.flush()
     annotations = [note for record in records for note in record["annotations"]]
     content = {
@@ -102,7 +112,7 @@ def export_coco(
             for number, name in enumerate(dataset.classes, 1)
         ],
     }
-    _write_text(listing, json.dumps(content))
+    write_text(listing, json.dumps(content))
     journal.unlink()
 
 
@@ -115,18 +125,19 @@ def _begin(dataset: SampleDataset, root: Path, listing: Path, options: dict) -> 
         "items": len(dataset),
         "image_size": dataset.image_size,
         "seed": dataset.seed,
+        "files": of_files(dataset),
         **options,
     }
     note = listing.with_suffix(".export")
-    found = note.read_text(encoding="utf-8") if note.exists() else json.dumps(content)
-    if json.loads(found) != content:
+    found = read_sealed(note) if note.exists() else content
+    if found != content:
         raise ValueError(
-            f"{root} holds another export of split {dataset.split!r} ({found}): "
+            f"{root} holds another export of split {dataset.split!r} ({json.dumps(found)}): "
             "choose another folder"
         )
     if listing.exists() and not note.exists():
         raise ValueError(f"{listing} was not written by an export: choose another folder")
-    _write_text(note, json.dumps(content))
+    write_text(note, seal(content))
     return listing.exists()
 
 
@@ -134,16 +145,33 @@ def _resume(journal: Path) -> list[dict]:
     """The records of an interrupted export; a last line that was cut off is dropped."""
     if not journal.exists():
         return []
-    lines = journal.read_bytes().split(b"\n")[:-1]
-    _write_text(journal, "".join(line.decode() + "\n" for line in lines))
-    return [json.loads(line) for line in lines]
+    lines = journal.read_bytes().decode(errors="replace").split("\n")[:-1]
+    records = []
+    for number, line in enumerate(lines):
+        try:
+            records.append(unseal(line, str(number)))
+        except ValueError:
+            raise DamagedFileError(journal, f"line {number + 1}") from None
+    write_text(journal, "".join(f"{line}\n" for line in lines))
+    return records
 
 
 def _instances(dataset: SampleDataset, sample: Sample) -> list[tuple[str, Bool[Tensor, "H W"]]]:
-    """The objects in a picture: its one labelled animal, or else all that its masks name."""
-    if sample.label is not None:
-        return [(dataset.classes[sample.label], mask) for mask in sample.masks[:1]]
-    return list(zip(sample.mask_names, sample.masks, strict=True))
+    """The whole objects in an image, each with its class: the image's own, or else its name.
+
+    Parts of objects are left out: neither layout says of what a mask is a part.
+    """
+    found = []
+    for name, mask, whole in zip(sample.mask_names, sample.masks, sample.part_of, strict=True):
+        if whole is None:
+            label = name if sample.label is None else dataset.classes[sample.label]
+            if label not in dataset.classes:
+                raise ValueError(
+                    f"{sample.path} has an object {label!r}, which is no class of {dataset.name}: "
+                    "export a data set whose classes name its masks"
+                )
+            found.append((label, mask))
+    return found
 
 
 def _index_maps(
@@ -229,9 +257,10 @@ def _record(dataset: SampleDataset, sample: Sample, index: int, name: str) -> di
     return {"image": image, "annotations": annotations}
 
 
-def _write_picture(path: Path, sample: Sample) -> None:
-    picture = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
-    _write(path, lambda file: picture.save(file, **_ENCODINGS[path.suffix]))
+def _write_image(path: Path, sample: Sample) -> None:
+    image = Image.fromarray(sample.image.permute(1, 2, 0).numpy())
+    with written_whole(path) as part:
+        image.save(part, **_ENCODINGS[path.suffix])
 
 
 _ENCODINGS: dict[str, dict[str, Any]] = {
@@ -241,18 +270,8 @@ _ENCODINGS: dict[str, dict[str, Any]] = {
 
 
 def _write_indices(path: Path, indices: np.ndarray) -> None:
-    picture = Image.fromarray(indices).convert("P")
-    picture.putdata(indices.ravel().tolist())
-    picture.putpalette([value for colour in PALETTE for value in colour])
-    _write(path, lambda file: picture.save(file, format="PNG"))
-
-
-def _write_text(path: Path, text: str) -> None:
-    _write(path, lambda file: file.write_text(text, encoding="utf-8"))
-
-
-def _write(path: Path, put: Callable[[Path], object]) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(path.name + ".tmp")
-    put(temporary)
-    os.replace(temporary, path)
+    image = Image.fromarray(indices).convert("P")
+    image.putdata(indices.ravel().tolist())
+    image.putpalette([value for colour in PALETTE for value in colour])
+    with written_whole(path) as part:
+        image.save(part, format="PNG")

@@ -42,9 +42,7 @@ def page_networks() -> list[str]:
     return sorted(names, key=lambda name: (name not in FIRST, name))
 
 
-def export_page(
-    folder: Path, networks: Sequence[str] | None = None, n_images: int = 12
-) -> None:
+def export_page(folder: Path, networks: Sequence[str] | None = None, n_images: int = 12) -> None:
     """Write into `folder` all that the page needs: `SCRIPTS`, `STYLE`, `STILL`, and what they load.
 
     Parameters

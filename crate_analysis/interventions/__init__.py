@@ -14,10 +14,12 @@ from crate_analysis.interventions.edits import (
 from crate_analysis.interventions.outcomes import (
     Questions,
     answer,
+    chosen_costs,
     costs,
     head_costs,
     outcomes,
     questions_of,
+    rank_agreement,
 )
 from crate_analysis.interventions.recording import Recording, record
 from crate_analysis.interventions.twins import carried
@@ -30,6 +32,7 @@ __all__ = [
     "answer",
     "carried",
     "change",
+    "chosen_costs",
     "costs",
     "cut_atom",
     "freeze_attention",
@@ -37,6 +40,7 @@ __all__ = [
     "outcomes",
     "patch",
     "questions_of",
+    "rank_agreement",
     "record",
     "replace_step",
     "scale",

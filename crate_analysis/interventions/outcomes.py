@@ -7,18 +7,20 @@ where the probabilities of all classes that give the same answer are added: the 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Bool, Float, Int64
+from scipy.stats import rankdata
 from torch import Tensor
 
 from crate_analysis.datasets import Samples, as_samples
 from crate_analysis.interventions.edits import By, ablate_head
 from crate_analysis.interventions.recording import Recording
+from crate_analysis.measures import MeanInterval
 from crate_analysis.models import Edit, LayerState, UnrolledModel
 from crate_analysis.walk import READING, Reading, check_model, walk
 
@@ -27,8 +29,6 @@ CLASS = "class"
 NO_EDIT = "none"
 """What the rows of the network as it is are called."""
 COLUMNS = ["model", "edit", "image", "label", "question", "right", "margin"]
-
-Measure = Callable[[LayerState], Tensor]
 
 
 class Questions(NamedTuple):
@@ -54,9 +54,8 @@ def questions_of(data: Samples) -> Questions:
 def outcomes(
     model: UnrolledModel,
     data: Samples,
-    edits: Mapping[str, Sequence[Edit]],
+    edits: Mapping[Hashable, Sequence[Edit]],
     reading: Reading = READING,
-    measures: Mapping[str, Measure] | None = None,
 ) -> pd.DataFrame:
     """What a network answers with each list of edits, and without: `none`.
 
@@ -65,15 +64,19 @@ def outcomes(
     Parameters
     ----------
     model, data, reading : as `walk` takes them; the data set's labels are the network's classes.
-    edits : name -> edits that are made together.
-    measures : name -> function of a `LayerState` giving one value an image; each is read in the
-        first edited layer and in the last, of the network as it is in all layers.
+    edits : name, or a tuple of what tells them apart, -> edits that are made together.
 
     Returns a frame with a row for each edit, image and question: model, edit, image, label,
-    question (`class`, or one of `questions_of`), right, margin (see above). With measures there are
-    also rows of question `NAME@LAYER` (layer from 0), with the value for a margin and no `right`.
-    Raises what `walk` raises, and ValueError for images without a label, a label that is no class
-    of the network, no edits, and a name `none`.
+    question (`class`, or one of `questions_of`), right (0 or 1) and margin (see above). Raises what
+    `walk` raises, and ValueError for images without a label, a label that is no class of the
+    network, no edits, and a name `none`.
+
+    >>> from crate_analysis import load_model
+    >>> from crate_analysis.interventions import skip
+    >>> last = {"last": [skip(-1, "compression")]}
+    >>> frame = outcomes(load_model("crate-creatures"), "creatures", last, Reading(limit=8))
+    >>> frame.groupby("edit").size().to_dict()
+    {'last': 8, 'none': 8}
     """
     if not edits or NO_EDIT in edits or not all(edits.values()):
         raise ValueError(
@@ -84,15 +87,11 @@ def outcomes(
     for batch in walk(model, data, reading=reading):
         labels = _labels([sample.label for sample in batch.samples], model)
         plain = list(batch.states)
-        runs: Iterator[tuple[str, list[LayerState]]] = (
+        runs: Iterator[tuple[Hashable, list[LayerState]]] = (
             (name, list(_from(model, plain, together))) for name, together in edits.items()
         )
         for name, states in ((NO_EDIT, plain), *runs):
             answers = answer(model.classify(states[-1].output), labels, asked)
-            read = states if name == NO_EDIT else [states[0], states[-1]]
-            for state in {state.index: state for state in read}.values():
-                for measure, function in (measures or {}).items():
-                    answers[f"{measure}@{state.index}"] = (None, function(state))
             parts.append(_rows(answers, name, batch.indices, labels))
     return pd.concat(parts, ignore_index=True).assign(model=model.name)[COLUMNS]
 
@@ -106,13 +105,11 @@ def _from(
 
 def answer(
     logits: Float[Tensor, "b c"], labels: Int64[Tensor, " b"], questions: Questions
-) -> dict[str, tuple[Tensor | None, Tensor]]:
+) -> dict[str, tuple[Tensor, Tensor]]:
     """Question -> whether each image's answer is right, and by what margin."""
     logs = logits.double().log_softmax(-1)
     own = torch.arange(logs.shape[1], device=logs.device) == labels[:, None]
-    found: dict[str, tuple[Tensor | None, Tensor]] = {
-        CLASS: (logs.argmax(-1) == labels, _margin(logs, own))
-    }
+    found = {CLASS: (logs.argmax(-1) == labels, _margin(logs, own))}
     for name, bits in zip(questions.names, questions.bits.T.to(logs.device), strict=True):
         margin = _margin(logs, bits == bits[labels][:, None])
         found[name] = (margin > 0, margin)
@@ -136,20 +133,20 @@ def _labels(labels: Sequence[int | None], model: UnrolledModel) -> Int64[Tensor,
 
 
 def _rows(
-    answers: Mapping[str, tuple[Tensor | None, Tensor]],
-    edit: str,
+    answers: Mapping[str, tuple[Tensor, Tensor]],
+    edit: Hashable,
     images: Sequence[int],
     labels: Tensor,
 ) -> pd.DataFrame:
     frames = [
         pd.DataFrame(
             {
-                "edit": edit,
+                "edit": [edit] * len(images),
                 "image": images,
                 "label": labels.cpu().numpy(),
                 "question": question,
-                "right": np.nan if right is None else right.cpu().numpy().astype(float),
-                "margin": margin.detach().cpu().numpy(),
+                "right": right.cpu().numpy().astype(float),
+                "margin": margin.cpu().numpy(),
             }
         )
         for question, (right, margin) in answers.items()
@@ -165,14 +162,15 @@ def costs(frame: pd.DataFrame) -> pd.DataFrame:
     frame : of `outcomes`.
 
     The same columns, without the rows of `none`; `right` is the loss of accuracy, 1, 0 or -1 an
-    image, and `margin` that of margin, in nats. Above 0 the edit does harm.
+    image, and `margin` that of margin, in nats: above 0 the edit does harm. `before` says whether
+    the answer was right without.
     """
     keys = ["model", "image", "question"]
     plain = frame[frame.edit == NO_EDIT].set_index(keys)
     edited = frame[frame.edit != NO_EDIT]
     before = plain.loc[pd.MultiIndex.from_frame(edited[keys])]
     lost = {name: before[name].to_numpy() - edited[name].to_numpy() for name in ("right", "margin")}
-    return edited.assign(**lost)
+    return edited.assign(**lost, before=before["right"].to_numpy())
 
 
 def head_costs(
@@ -194,13 +192,80 @@ def head_costs(
     Raises as `outcomes` and `ablate_head`.
     """
     layers, heads = len(check_model(model).layers), model.config.heads
-    names = [(kind, layer, head) for kind in by for layer in range(layers) for head in range(heads)]
-    edits = {
-        f"{kind} {layer} {head}": [
+    edits: dict[Hashable, Sequence[Edit]] = {
+        (kind, layer, head): [
             ablate_head(layer, head, kind, of if kind in ("mean", "resample") else None, seed)
         ]
-        for kind, layer, head in names
+        for kind in by
+        for layer in range(layers)
+        for head in range(heads)
     }
-    found = costs(outcomes(model, data, edits, reading))
-    told = found.pop("edit").str.split(" ", expand=True)
-    return found.assign(by=told[0], layer=told[1].astype(int), head=told[2].astype(int))
+    found = costs(outcomes(model, data, edits, reading)).reset_index(drop=True)
+    told = pd.DataFrame(found.pop("edit").tolist(), columns=["by", "layer", "head"])
+    return pd.concat([found, told], axis=1)
+
+
+def chosen_costs(costs: pd.DataFrame, chosen: pd.DataFrame) -> pd.DataFrame:
+    """What the heads chosen for a part cost: the part's own question, and for comparison others.
+
+    Parameters
+    ----------
+    costs : of `head_costs`, of a data set whose classes settle questions about parts.
+    chosen : a row for each model, mask (a part that is also a question) and image, with the layer
+        and head that were chosen for it, as `cross_fit` gives it.
+
+    Returns a row for each model, by, mask and image: own, the accuracy lost in the part's question;
+    other_questions, the mean loss in the others about parts in `chosen`; other_heads, the mean loss
+    in the part's question over all other heads.
+    """
+    parts = chosen["mask"].unique()
+    keys = ["model", "by", "mask", "image"]
+    asked = costs[costs.question.isin(parts)]
+    of = chosen[["model", "mask", "image", "layer", "head"]].merge(
+        asked, on=["model", "image", "layer", "head"]
+    )
+    is_own = of.question == of["mask"]
+    own = of[is_own].groupby(keys).right.mean()
+    every = asked.rename(columns={"question": "mask"}).groupby(keys).right.agg(["sum", "size"])
+    rest = (every["sum"] - own) / (every["size"] - 1)
+    found = {"own": own, "other_questions": of[~is_own].groupby(keys).right.mean()}
+    return pd.DataFrame({**found, "other_heads": rest.loc[own.index]}).reset_index()
+
+
+def rank_agreement(
+    scores: pd.DataFrame,
+    costs: pd.DataFrame,
+    value: str = "average_precision",
+    resamples: int = 1000,
+    seed: int = 0,
+) -> MeanInterval:
+    """Spearman's rank correlation, over heads, of their mean scores and their mean costs.
+
+    Parameters
+    ----------
+    scores : rows of one mask with image, layer, head and `value`, as of `head_scores`.
+    costs : rows of one question and kind of ablation, as of `head_costs`; `margin` is taken.
+
+    The 95 % interval is by resampling the images that both have. Raises ValueError for fewer than
+    three heads or two images.
+    """
+    keys = {"index": "image", "columns": ["layer", "head"]}
+    score = scores.pivot_table(**keys, values=value).dropna()
+    cost = costs.pivot_table(**keys, values="margin")
+    images, heads = score.index.intersection(cost.index), score.columns.intersection(cost.columns)
+    if len(heads) < 3 or len(images) < 2:
+        raise ValueError(
+            f"{len(heads)} heads of {len(images)} images are in both; it takes three heads and two "
+            "images"
+        )
+    drawn = np.random.default_rng(seed).multinomial(
+        len(images), np.full(len(images), 1 / len(images)), resamples
+    )
+    weights = np.vstack([np.ones(len(images)), drawn])  # the images as they are come first
+    means = (weights @ frame.loc[images, heads].to_numpy() for frame in (score, cost))
+    ranks = [rankdata(each, axis=1) - (len(heads) + 1) / 2 for each in means]
+    lengths = [np.linalg.norm(each, axis=1) for each in ranks]
+    with np.errstate(invalid="ignore"):  # where all heads are alike there is no order: NaN
+        found = (ranks[0] * ranks[1]).sum(1) / (lengths[0] * lengths[1])
+    low, high = np.nanquantile(found[1:], [0.025, 0.975])
+    return MeanInterval(float(found[0]), float(low), float(high))

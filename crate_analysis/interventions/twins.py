@@ -22,7 +22,7 @@ from crate_analysis.models import Edit, LayerState, UnrolledModel
 from crate_analysis.walk import READING, Reading, check_model, device_of
 
 COLUMNS = ["model", "part", "question", "layer", "what", "head", "image", "moved", "whole",
-           "follows"]  # fmt: skip
+           "carried", "follows"]  # fmt: skip
 TOKENS = ("its patches", "other patches", "[CLS]", "all patches")
 """Which tokens are put into the other run, see `carried`."""
 HEAD = "head"
@@ -32,7 +32,7 @@ HEAD = "head"
 def carried(
     model: UnrolledModel,
     dataset: MixedCreatures,
-    part: str,
+    parts: Sequence[str],
     what: Sequence[str] = (*TOKENS, HEAD),
     reading: Reading = READING,
     seed: int = 0,
@@ -43,40 +43,62 @@ def carried(
     ----------
     model : one that was trained on the classes of `dataset`.
     dataset : one with twins, such as `creatures-parts`.
-    part : which part the twins differ in.
+    parts : which part the twins differ in, one after another.
     what : what is put there, in each layer by itself. Of its `output`: ``its patches``, those in
         which the twins differ; ``other patches``, the control: as many others, of the animal
         first; ``[CLS]``; ``all patches``. Or ``head``: what one head hands on, head by head.
     seed : draws the control's patches.
 
-    Returns a frame with a row for each image, layer (from 0), what, head (from 0, -1 for tokens)
-    and question: `moved`, by how much the margin of the image's own answer fell, in nats; `whole`,
-    by how much it falls from the image to its twin in the question about the part; `follows`, 1
-    where the answer is another than without, 0 where not. So sum(moved) / sum(whole) is 0 without
-    effect and 1 for as much as the part itself does. Images in which the part is not seen, and
-    those where it is not told right in the image or in its twin, are left out.
+    Returns a frame with a row for each part, image, layer (from 0), what, head (from 0, -1 for
+    tokens) and question. `moved` is by how much the margin of the image's own answer fell, in nats;
+    `whole`, by how much it falls from the image to its twin in the question about the part;
+    `carried`, the first in units of the mean of the second, so that its mean over images is 0
+    without effect and 1 for as much as the part itself does; `follows`, 1 where the answer is
+    another than without, 0 where not. Images in which the part is not seen, and those where it is
+    not told right in the image or in its twin, are left out, so that the frame may have no row.
 
-    Raises TypeError for a data set without twins, and ValueError for a part that does not vary,
-    another `what`, and where no image is left.
+    Raises TypeError for a data set without twins, and ValueError for a part that the classes do not
+    tell and another `what`.
 
-    >>> from crate_analysis import build_model, load_dataset
-    >>> model = build_model("crate_micro_patch6_72.creatures", image_size=84, num_classes=16)
+    It takes a network that tells the part, such as one trained by `params/experiments/labels.yml`:
+
+    >>> from crate_analysis import load_dataset, load_model
     >>> dataset = load_dataset("creatures-parts", "val", 84, limit=40)
-    >>> frame = carried(model, dataset, "ears", what=["[CLS]"])
-    >>> sorted(frame.layer.unique())
+    >>> model = load_model("runs/labels/crate-parts/model.safetensors")  # doctest: +SKIP
+    >>> frame = carried(model, dataset, ["ears"], what=["[CLS]"])  # doctest: +SKIP
+    >>> sorted(frame.layer.unique())  # doctest: +SKIP
     [0, 1, 2, 3, 4, 5]
     """
     if not isinstance(dataset, MixedCreatures):
         raise TypeError("the data set has no twins, as creatures-parts and creatures-coats have")
     questions = questions_of(dataset)
-    if part not in questions.names:
-        raise ValueError(
-            f"{part!r} is none of the parts that the classes tell: {', '.join(questions.names)}"
-        )
+    for part in [parts] if isinstance(parts, str) else parts:
+        if part not in questions.names:
+            raise ValueError(
+                f"{part!r} is none of the parts that the classes tell: {', '.join(questions.names)}"
+            )
     for one in set(what) - {*TOKENS, HEAD}:
         raise ValueError(f"what={one!r} is not one of {', '.join((*TOKENS, HEAD))}")
+    check_model(model)
+    frames = [_carried(model, dataset, part, what, questions, reading, seed) for part in parts]
+    frames = [frame for frame in frames if len(frame)]
+    if not frames:
+        return pd.DataFrame(columns=COLUMNS)
+    return pd.concat(frames, ignore_index=True).assign(model=model.name)[COLUMNS]
+
+
+def _carried(
+    model: UnrolledModel,
+    dataset: MixedCreatures,
+    part: str,
+    what: Sequence[str],
+    questions: Questions,
+    reading: Reading,
+    seed: int,
+) -> pd.DataFrame:
+    """The rows of one part."""
     frames = []
-    for indices, samples in reading.batches(dataset, check_model(model).name):
+    for indices, samples in reading.batches(dataset, model.name):
         twins = [dataset.twin(index, part) for index in indices]
         labels = torch.tensor([sample.label for sample in samples], device=device_of(model))
         shown = _answers(model, samples, labels, questions)[part][0]
@@ -91,10 +113,10 @@ def carried(
         images = [indices[n] for n in kept]
         frames += pair.rows(part, what, differ[kept], images, seed)
     if not frames:
-        raise ValueError(
-            f"the network tells {part} right in no image and its twin: there is nothing to carry"
-        )
-    return pd.concat(frames, ignore_index=True).assign(model=model.name, part=part)[COLUMNS]
+        return pd.DataFrame(columns=COLUMNS)
+    frame = pd.concat(frames, ignore_index=True)
+    whole = frame.drop_duplicates("image").whole.mean()
+    return frame.assign(part=part, carried=frame.moved / whole)
 
 
 class _Pair:

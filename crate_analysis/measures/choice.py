@@ -60,28 +60,37 @@ def cross_fit(
     if missing:
         raise ValueError(f"the frame has no column {missing[0]!r}; it has {', '.join(columns)}")
     values = [name for name in dict.fromkeys([*VALUES, value]) if name in columns]
-    means = frame.groupby([*keys, *chosen, "image"], sort=False)[values].mean().reset_index()
+    means = (
+        frame.groupby([*keys, *chosen, "image"], sort=False, dropna=False)[values]
+        .mean()
+        .reset_index()
+    )
     half = _halves(means["image"].to_numpy(), seed)
     means = means.assign(half=means["image"].map(half))
     scored = []
     for ours in (0, 1):
         here, there = means[means.half == ours], means[(means.half != ours) & means[value].notna()]
-        ranked = there.groupby([*keys, *chosen], sort=False)[value].mean().reset_index()
+        ranked = (
+            there.groupby([*keys, *chosen], sort=False, dropna=False)[value].mean().reset_index()
+        )
         ranked = ranked.sort_values(value, ascending=False, kind="stable")
         best = (ranked.drop_duplicates(keys) if keys else ranked[:1])[[*keys, *chosen]]
-        wanted, known = (
-            set(part[keys].itertuples(index=False, name=None)) for part in (here, best)
-        )
-        if wanted - known or best.empty:
-            of = ", ".join(map(str, min(wanted - known, key=str, default=())))
+        lost = _lost(here[keys], best[keys]) if keys else ""
+        if lost or best.empty:
             raise ValueError(
-                f"one half of the images has no {value}{of and ' of '}{of} to choose by; "
-                "take more images"
+                f"one half of the images has no {value}{lost} to choose by; take more images"
             )
         scored.append(here.merge(best, on=[*keys, *chosen]))
     order = [*keys, "image", "half", *chosen, *values]
     found = pd.concat(scored, ignore_index=True)[order]
     return found.sort_values([*keys, "image"], kind="stable", ignore_index=True)
+
+
+def _lost(wanted: pd.DataFrame, known: pd.DataFrame) -> str:
+    """The first entry that is wanted and not known, in words; empty where all are."""
+    pairs = wanted.drop_duplicates().merge(known, how="left", indicator=True)
+    missing = pairs[pairs["_merge"] == "left_only"].drop(columns="_merge")
+    return " of " + ", ".join(map(str, missing.iloc[0])) if len(missing) else ""
 
 
 def _halves(images: np.ndarray, seed: int | None) -> dict[int, int]:

@@ -68,7 +68,8 @@ def coding_objective(state: LayerState, codes: Float[Tensor, "b t n"]) -> Float[
     """What a layer's ISTA step is derived to lower, at codes of the tokens that it sees, per token.
 
     The `lasso_objective` of `state.normed_half`; the layer goes from the codes
-    `state.initial_codes` to the codes `state.codes`. Raises ValueError in a layer without a dictionary.
+    `state.initial_codes` to the codes `state.codes`. Raises ValueError in a layer without a
+    dictionary.
     """
     dictionary, _, sparsity = state.sparse_coding
     return lasso_objective(codes, state.normed_half, dictionary, sparsity)

@@ -12,6 +12,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from crate_analysis.checks import check_match
 from crate_analysis.measures.coding_rate import coding_rate
 from crate_analysis.models import LayerState
 
@@ -21,6 +22,7 @@ def cosine(a: Float[Tensor, "b t d"], b: Float[Tensor, "b t d"]) -> Float[Tensor
 
     Raises ValueError where a step is zero or not finite: it has no direction.
     """
+    check_match(a=a, b=b)
     return ((a * b).sum((-2, -1)) / (_length(a) * _length(b))).clamp(-1, 1)
 
 
@@ -33,6 +35,7 @@ def turned_cosine(
     the same for all tokens: chance level for a step that keeps what it does from token to token
     but leaves the subspaces by an arbitrary output map. Errors as `cosine`.
     """
+    check_match(step=step, direction=direction)
     overlap = (step.mT @ direction).norm(dim=(-2, -1))
     return overlap / (step.shape[-1] ** 0.5 * _length(step) * _length(direction))
 
@@ -56,6 +59,7 @@ def with_length_of(
     step: Float[Tensor, "b t d"], other: Float[Tensor, "b t d"]
 ) -> Float[Tensor, "b t d"]:
     """A step in its own direction, in each image as long as the other one. Errors as `cosine`."""
+    check_match(1, step=step, other=other)
     return step * (_length(other) / _length(step))[:, None, None]
 
 

@@ -164,9 +164,9 @@ def interval_frame(
     1      1   0.2  0.2   0.2       2
     """
     keys = list(by)
-    images = frame.groupby([*keys, "image"], sort=False)[value].mean().reset_index()
+    images = frame.groupby([*keys, "image"], sort=False, dropna=False)[value].mean().reset_index()
     rows = []
-    for key, group in images.groupby(keys, sort=False):
+    for key, group in images.groupby(keys, sort=False, dropna=False):
         rows.append((*key, *mean_interval(group[value], level), int(group[value].notna().sum())))
     return pd.DataFrame(rows, columns=[*keys, "mean", "low", "high", "images"])
 

@@ -5,7 +5,6 @@
 
 from __future__ import annotations
 
-import difflib
 import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
@@ -18,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from crate_analysis.distributed import as_device
 from crate_analysis.models import hub
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.files import Stored, find_in_folder, in_single_precision, read_file
@@ -28,6 +28,7 @@ from crate_analysis.models.registry import ARCHS, from_config
 from crate_analysis.models.shapes import OpenHeadsError, read_fields, settle_config
 from crate_analysis.models.unrolled import UnrolledModel
 from crate_analysis.models.zoo import shipped_files, snapshot_files
+from crate_analysis.names import nearest
 from crate_analysis.specs import FILE_ENDINGS, ModelSpec, parse_spec, parse_specs
 from crate_analysis.writing import write_bytes
 
@@ -139,23 +140,6 @@ def _written(asked: ModelSpec) -> str:
     return str(replace(asked, arch=None, fields={}))
 
 
-def as_device(device: str | torch.device) -> torch.device:
-    """The device that is meant. Raises ValueError for one that torch does not know or have."""
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        if torch.backends.mps.is_available():
-            there.append("mps")
-        raise ValueError(
-            f"device {str(device)!r} is not there; this machine has {', '.join(there)}"
-        ) from error
-    if chosen.type == "meta":
-        raise ValueError("device 'meta' holds no values; write 'cpu'")
-    return chosen
-
-
 def load_models(
     specs: Sequence[str | os.PathLike[str] | ModelSpec], device: str | torch.device = "cpu"
 ) -> dict[str, UnrolledModel]:
@@ -241,7 +225,11 @@ def locate(spec: ModelSpec) -> Path:
         return hub.fetch(name)
     if name == SALIENCY_VITS14:
         return saliency_vits14()
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, nobody's home folder
+        raise FileNotFoundError(f"{name[:200]!r} is the name of no file: {error}"[:400]) from error
     if path.is_dir() and (_has_separator(name) or name not in shipped_files()):
         return find_in_folder(path)
     if path.exists():
@@ -252,8 +240,8 @@ def locate(spec: ModelSpec) -> Path:
             "mend the link, or name the file itself"
         )
     if _has_separator(name) or path.name.endswith(FILE_ENDINGS):
-        near = difflib.get_close_matches(path.name, _names_in(path.parent), n=1)
-        hint = f"did you mean {path.with_name(near[0])}?" if near else "check the path"
+        near = nearest(path.name, _names_in(path.parent), 0.6)
+        hint = f"did you mean {path.with_name(near)}?" if near else "check the path"
         raise FileNotFoundError(f"there is no file {path}; {hint}")
     shipped = shipped_files()
     if name not in shipped:
@@ -270,12 +258,12 @@ def _names_in(folder: Path) -> list[str]:
 
 
 def _nearest_model(name: str, shipped: Mapping[str, Path]) -> str:
-    near = difflib.get_close_matches(name, [*shipped, SALIENCY_VITS14, *ARCHS], n=1)
-    if not near:
+    near = nearest(name, [*shipped, SALIENCY_VITS14, *ARCHS], 0.6)
+    if near is None:
         return f"shipped: {', '.join(shipped) or 'none'}; a file is named with its folder or ending"
-    if near[0] not in ARCHS:
-        return f"did you mean {near[0]!r}?"
-    return f"{near[0]!r} is an architecture, build_model builds it untrained"
+    if near not in ARCHS:
+        return f"did you mean {near!r}?"
+    return f"{near!r} is an architecture, build_model builds it untrained"
 
 
 # --- what is in it ------------------------------------------------------------------------------

@@ -76,11 +76,11 @@ _HF_UNUSED = (
     r"(?:cls|distillation)_classifier\..*",
 )
 _PROJECTION_HEADS = (
-    r"head\.(?:mlp|last_layer)\..*",
+    r"head\.(?:mlp|last_layer|\d+)\..*",
     r"(?:dino|ibot)_(?:head|loss|patch_loss)\..*",
     r"(?:predictor|projector|prototypes)\..*",
 )
-_MASKING = (r"mask_token", r"decoder_.*", r"decoder\..*")
+_MASKING = (r"mask(?:_token|ed_embed)", r"decoder_.*", r"decoder\..*")
 
 LAYOUTS = (
     Layout(
@@ -209,7 +209,7 @@ REFUSED = (
     (
         "a convolutional network",
         r"(?:.*\.)?(?:layer[1-4]\.\d+\.(?:conv|bn)\d\..*|stages\.\d+\..*|downsample_layers\..*|"
-        r"features\.\d+\..*|patch_embed\.backbone\..*)",
+        r"features\.\d+\..*|conv_stem\..*|patch_embed\.backbone\..*)",
         "transformers are; take a CRATE or a ViT",
     ),
     (
@@ -405,7 +405,8 @@ def _tokens(weights: dict[str, Tensor]) -> list[str]:
         weights["register_tokens"] = weights.pop("dist_token")
         notes.append("the distillation token is read as a register")
     registers = weights.get("register_tokens")
-    count, extra = positions.shape[1], registers.shape[1] if _is_token(registers) else 0
+    count = positions.shape[1]
+    extra = registers.shape[1] if registers is not None and registers.ndim == 3 else 0
     if "cls_token" not in weights:
         if _is_square(count):
             raise ValueError(
@@ -436,10 +437,6 @@ def _without_two_classifiers(weights: dict[str, Tensor]) -> list[str]:
     for key in [key for key in weights if key.startswith(("head.", "head_dist."))]:
         del weights[key]
     return [f"{why}; left out, so that the model gives its [CLS] feature"]
-
-
-def _is_token(weight: Tensor | None) -> bool:
-    return weight is not None and weight.ndim == 3
 
 
 def _is_square(count: int) -> bool:

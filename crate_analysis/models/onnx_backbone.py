@@ -49,7 +49,7 @@ def read_onnx(path: Path) -> dict[str, Tensor]:
     """
     try:
         import onnx
-        from google.protobuf.message import DecodeError
+        from google.protobuf.message import DecodeError  # type: ignore[import-untyped]
     except ModuleNotFoundError:
         raise ModuleNotFoundError(
             f"{path} is an ONNX file: pip install 'crate-analysis[onnx]'"

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from typing import Any
 
 from crate_analysis.models.config import ModelConfig, PositionResize
 from crate_analysis.models.crate import CRATE
 from crate_analysis.models.unrolled import UnrolledModel
 from crate_analysis.models.vit import ViT
+from crate_analysis.names import nearest
 
 
 def _crate(
@@ -118,8 +118,8 @@ def arch_config(arch: str) -> ModelConfig:
     """The config behind a name. Raises ValueError with the nearest name for one that is unknown."""
     if arch in ARCHS:
         return ARCHS[arch]
-    near = difflib.get_close_matches(arch, ARCHS, n=1, cutoff=0.4)
-    hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(ARCHS)}"
+    near = nearest(arch, ARCHS)
+    hint = f"did you mean {near!r}?" if near else f"known: {', '.join(ARCHS)}"
     raise ValueError(f"there is no architecture {arch!r}; {hint}")
 
 

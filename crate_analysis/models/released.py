@@ -178,8 +178,8 @@ def _alpha() -> Iterator[Checkpoint]:
         yield Checkpoint(f"CRATE-alpha-{_letter(size)}/{patch}", arch, *told)
     data = "ImageNet-1k, no labels"
     arch = "crate_base_patch16_224.mae"
-    told = (data, LISTED, CRATE_README, "FILE", ENCODER, "MIT (code)", CRATE_PAGE)
-    yield Checkpoint("CRATE-MAE-B/16", arch, *told)
+    about = (data, LISTED, CRATE_README, "FILE", ENCODER, "MIT (code)", CRATE_PAGE)
+    yield Checkpoint("CRATE-MAE-B/16", arch, *about)
     arch = "crate_small_patch16_224.mae"
     yield Checkpoint("CRATE-MAE-S/16", arch, data, ANNOUNCED, CRATE_README)
 
@@ -210,8 +210,9 @@ def _dino() -> Iterator[Checkpoint]:
     for version, layout in (("", TEACHER), ("v2", CHUNKS)):
         for size in ("base", "large"):
             arch = f"vit_{size}_patch16_224.simdino{version}"
-            told = ("ImageNet-1k, no labels", LISTED, SIMDINO_README, "FILE", layout, "")
-            yield Checkpoint(f"SimDINO{version} ViT-{_letter(size)}/16", arch, *told, SIMDINO_PAGE)
+            system, data = f"SimDINO{version} ViT-{_letter(size)}/16", "ImageNet-1k, no labels"
+            about = (data, LISTED, SIMDINO_README, "FILE", layout, "", SIMDINO_PAGE)
+            yield Checkpoint(system, arch, *about)
 
 
 def _dinov2() -> Iterator[Checkpoint]:
@@ -223,12 +224,10 @@ def _dinov2() -> Iterator[Checkpoint]:
             stem = f"dinov2_vit{size[0]}14"
             file = f"{stem}{registers}_pretrain.pth"
             page = f"{DINOV2_FOLDER}/{stem}/{file}"
-            told = ("LVD-142M, no labels", LISTED)
-            yield Checkpoint(
-                system, arch, *told, DINOV2_README, file, HUB_DINOV2, "Apache 2.0", page
-            )
-            name = f"dinov2{ending}-{size}"
-            yield _of_facebook(system, arch, told[0], name)
+            data = "LVD-142M, no labels"
+            told = (data, LISTED, DINOV2_README, file, HUB_DINOV2, "Apache 2.0", page)
+            yield Checkpoint(system, arch, *told)
+            yield _of_facebook(system, arch, data, f"dinov2{ending}-{size}")
 
 
 def _of_facebook(system: str, arch: str, data: str, name: str) -> Checkpoint:

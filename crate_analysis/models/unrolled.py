@@ -128,6 +128,8 @@ class LayerState:
     patches: slice
     """The patch tokens: those after `[CLS]` and the registers, as in
     ``state.attention()[..., state.patches]``."""
+    _layer: Layer
+    _edits: tuple[Edit, ...]
 
     def __init__(
         self,
@@ -220,7 +222,8 @@ class LayerState:
 
         In CRATE these are one, in CRATE-alpha the code has four times as many entries as a token.
         """
-        return self.codes if self._layer.has_dictionary else self.output
+        overcomplete = self._layer.has_dictionary and self.has_residual
+        return self.codes if overcomplete else self.output  # in ISTA one, but for its edits
 
     @property
     def has_residual(self) -> bool:

@@ -230,10 +230,13 @@ def head_grid(
     `scores` has the index (layer, head), both from 0, and a column for each mask; `marked`, of the
     same shape, says which cells are framed. Colours end at -limit and limit.
     """
+    import seaborn as sns
+
     ax = ax or plt.gca()
     rows, columns = scores.shape
     roomy = rows <= 40 and columns <= 8
-    ax.imshow(scores, cmap="vlag", vmin=-limit, vmax=limit, aspect="auto")
+    colours = sns.color_palette("vlag", as_cmap=True)
+    ax.imshow(scores, cmap=colours, vmin=-limit, vmax=limit, aspect="auto")
     for (row, column), value in np.ndenumerate(scores):
         if roomy and np.isfinite(value):
             text = f"{round(100 * value)}".replace("-", "\N{MINUS SIGN}")

@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
+import scipy  # whose parts are imported when they are used
 import torch
 from jaxtyping import Bool, Float, Int64
-from scipy.ndimage import distance_transform_edt
 from torch import Tensor
 
 from crate_analysis.models import Edit, LayerState, UnrolledModel
@@ -97,7 +97,7 @@ def patch_attention(
     ----------
     images : normalised, see `model.normalize`.
     positions : row and column in the patch grid, from 0, of the patches that ask in each picture.
-    layer, edits : as for `cls_attention`. The layer's whole attention matrix is built.
+    layer, edits : as for `cls_attention`. Only the rows that are asked for are built.
 
     Raises as `layer_state`, TypeError for positions that are no such tensor, and ValueError for a
     position outside the grid.
@@ -118,9 +118,11 @@ def patch_attention(
                 f"positions hold {name}s {values.min()} to {values.max()}, "
                 f"but the grid has {name}s 0 to {end - 1}"
             )
-    attention = state.attention(state.patches)
+    places = rows * grid[1] + columns
+    asking, turn = (places + state.patches.start).unique(return_inverse=True)
+    attention = state.attention(asking.tolist())  # these rows of the matrix, and no others
     state.check_edits_read()
-    asked = attention[torch.arange(len(images))[:, None], :, rows * grid[1] + columns]
+    asked = attention[torch.arange(len(images))[:, None], :, turn]
     return asked.transpose(1, 2)[..., state.patches].unflatten(-1, grid)
 
 
@@ -141,6 +143,7 @@ def deepest_patch(masks: Bool[Tensor, "b H W"], grid: tuple[int, int]) -> Int64[
     for index, mask in enumerate(masks.cpu().numpy()):
         if mask.all() or not mask.any():
             raise ValueError(f"mask {index} is empty or all of the picture: it has no inside")
-        cells = distance_transform_edt(mask).reshape(grid[0], -1, grid[1], width // grid[1])
+        depth = scipy.ndimage.distance_transform_edt(mask)
+        cells = depth.reshape(grid[0], -1, grid[1], width // grid[1])
         found.append(np.unravel_index(cells.mean((1, 3)).argmax(), grid))
     return torch.tensor(np.array(found, dtype=np.int64).reshape(-1, 2))

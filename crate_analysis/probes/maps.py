@@ -14,6 +14,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from crate_analysis.checks import check_match
+
 
 def effective_patches(maps: Float[Tensor, "*b gh gw"]) -> Float[Tensor, "*b"]:
     """How many patches each map attends to, exp of its entropy: from 1 to gh gw.
@@ -32,6 +34,7 @@ def attention_share(
     A patch's attention is spread evenly over its pixels. Raises ValueError as `effective_patches`
     does, and where the grid does not divide the masks.
     """
+    check_match(1, maps=maps, masks=masks)
     return _distribution(maps, "maps") @ _covered(masks, maps.shape[-2:]).flatten(2).mT
 
 
@@ -45,6 +48,7 @@ def map_similarity(
     much in common whatever the pictures: show what the maps of *different* pictures have in common
     beside it. Raises ValueError as `effective_patches` does.
     """
+    check_match(a=a, b=b)
     return torch.minimum(_distribution(a, "a"), _distribution(b, "b")).sum(-1)
 
 
@@ -101,8 +105,11 @@ def _parts(old: int, new: int) -> Tensor:
 
 def _distribution(maps: Tensor, name: str) -> Tensor:
     flat = maps.flatten(-2)
-    if not (flat >= 0).all():
-        raise ValueError(f"{name} holds negative entries or NaN, which are no attention")
+    if not (torch.isfinite(flat) & (flat >= 0)).all():
+        raise ValueError(
+            f"{name} holds negative entries or NaN, or infinite ones, which are no attention"
+        )
+    flat = flat / flat.amax(-1, keepdim=True).clamp(min=torch.finfo(flat.dtype).tiny)
     total = flat.sum(-1, keepdim=True)
     if not (total > 0).all():
         raise ValueError(f"{name} holds a map that is zero everywhere: leave it out")

@@ -16,6 +16,7 @@ import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from crate_analysis.checks import check_match
 from crate_analysis.datasets import Sample
 
 UNLABELLED = -1
@@ -67,6 +68,7 @@ def separation_auc(scores: Float[Tensor, "b n"], truth: Bool[Tensor, "b n"]) -> 
     """
     from scipy.stats import rankdata
 
+    check_match(scores=scores, truth=truth)
     if scores.isnan().any():
         raise ValueError("scores hold NaN entries; look for what made them")
     ranks = torch.from_numpy(rankdata(scores.cpu().numpy(), axis=1)).to(scores)
@@ -94,6 +96,7 @@ def linear_probe(
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
 
+    check_match(2, train_features=train_features, train_labels=train_labels)
     labelled = train_labels != UNLABELLED
     x, y = train_features[labelled].cpu().numpy(), train_labels[labelled].cpu().numpy()
     if len(np.unique(y)) < 2:
@@ -119,6 +122,7 @@ def cluster_patches(
     """
     from sklearn.cluster import KMeans
 
+    check_match(2, features=features, members=members)
     if members.sum() < n_clusters:
         raise ValueError(f"{int(members.sum())} patches do not make {n_clusters} clusters")
     means = KMeans(n_clusters, n_init=4, random_state=seed)
@@ -135,6 +139,7 @@ def balanced_accuracy(
 
     Patches without a true label do not count; a picture that has only such is NaN.
     """
+    check_match(found=found, truth=truth)
     picture, patch = (truth != UNLABELLED).nonzero(as_tuple=True)
     label = truth[picture, patch]
     columns = {"picture": picture, "label": label, "hit": found[picture, patch] == label}
@@ -150,6 +155,7 @@ def adjusted_rand(found: Int64[Tensor, "b n"], truth: Int64[Tensor, "b n"]) -> F
     chance. Patches without a true label do not count; a picture with fewer than two labels, where
     there is nothing to tell apart, is NaN.
     """
+    check_match(found=found, truth=truth)
     labels = F.one_hot(truth - UNLABELLED)[..., 1:].double()
     shared = F.one_hot(found - UNLABELLED).double().mT @ labels  # patches by cluster and label
     clusters, labels = shared.sum(2), shared.sum(1)

@@ -8,6 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from crate_analysis.checks import check_match
 from crate_analysis.datasets import Sample, stack_images
 
 
@@ -28,6 +29,8 @@ def patch_ceiling(
     What it scores against the truth in pixels is about the most that any map of patches can.
     Pixels that are `ignored` (default: none) do not count; a patch of nothing else is in no mask.
     """
+    if ignored is not None:
+        check_match(truth=truth[:, 0], ignored=ignored)
     counted = torch.ones_like(truth[:, :1]) if ignored is None else ~ignored[:, None]
     inside, pixels = (
         planes.unflatten(-2, (-1, patch_size)).unflatten(-1, (-1, patch_size)).sum((-3, -1))

@@ -8,21 +8,25 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float, Shaped
 
-CHOICES = ["model", "maps", "rule", "within", "mask", "is_part"]
-"""For each of which a head is chosen."""
+from crate_analysis.measures.choice import VALUES
+
+NOT_CHOSEN_FOR = {"image", "draw", "place", "layer", "head", *VALUES}
+"""Columns that a head is chosen from, or whatever their entries are."""
 
 
 def choose_heads(scores: pd.DataFrame, value: str = "average_precision") -> pd.DataFrame:
     """For each mask, the one head of all layers with the highest mean value.
 
-    `scores` is a frame of `head_scores`. Returns a row for each model, maps, rule, within, mask and
-    is_part: its layer and head (of equals the first, from the first layer on) and that mean over
-    the images that show the mask. Of many heads one is best by luck: score the choice on other
-    images, or choose and score with `cross_fit`.
+    `scores` is a frame of `head_scores`. Returns a row for each mask's name, parts and whole
+    objects apart (and for each model, maps, rule, within, and whatever else a row is of): its layer
+    and head (of equals the first, from the first layer on) and that mean over the images that show
+    the mask. Of many heads one is best by luck: score the choice on other images, or choose and
+    score with `cross_fit`.
     """
-    keys = [name for name in CHOICES if name in scores]
-    means = scores.groupby([*keys, "layer", "head"])[value].mean().reset_index()
-    return means.loc[means.groupby(keys)[value].idxmax()].reset_index(drop=True)
+    keys = [name for name in scores if name not in NOT_CHOSEN_FOR]
+    means = scores.groupby([*keys, "layer", "head"], dropna=False)[value].mean().reset_index()
+    best = means.groupby(keys, dropna=False)[value].idxmax()
+    return means.loc[best].reset_index(drop=True)
 
 
 def head_agreement(

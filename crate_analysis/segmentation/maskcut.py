@@ -9,13 +9,11 @@ a picture, since a patch that is taken out only loses its row and column.
 from __future__ import annotations
 
 import numpy as np
-import scipy.linalg
+import scipy  # whose parts are imported when they are used
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float
 from numpy.typing import NDArray
-from scipy import ndimage
-from scipy.sparse.linalg import ArpackError, LinearOperator, eigsh
 from torch import Tensor
 
 WEAK = 1e-5
@@ -126,14 +124,15 @@ class _Graph:
             return np.asarray(self._times(x / root) / root - top * (top @ x), np.float32)
 
         if n > FEW:
-            operator = LinearOperator((n, n), matvec=without_top, dtype=np.float32)
+            solvers = scipy.sparse.linalg
+            operator = solvers.LinearOperator((n, n), matvec=without_top, dtype=np.float32)
             start = np.random.default_rng(0).standard_normal(n, dtype=np.float32)
             try:
-                values, vectors = eigsh(
+                values, vectors = solvers.eigsh(
                     operator, k=1, which="LA", v0=start, ncv=CYCLE, tol=TOLERANCE
                 )
                 return float(values[0]), vectors[:, 0] / root
-            except ArpackError:  # not converged
+            except solvers.ArpackError:  # not converged
                 pass
         return self._solve_dense(degree)
 
@@ -159,7 +158,7 @@ def _salient_side(vector: NDArray[np.float32]) -> NDArray[np.bool_]:
         side, vector = ~side, -vector
     if side[[0, 0, -1, -1], [0, -1, 0, -1]].sum() >= 3:  # an object seldom fills the corners
         side, vector = ~side, -vector
-    pieces, _ = ndimage.label(side)
+    pieces, _ = scipy.ndimage.label(side)
     return pieces == pieces.ravel()[vector.argmax()]
 
 

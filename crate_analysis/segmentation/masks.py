@@ -11,6 +11,8 @@ import torch
 from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
+from crate_analysis.checks import check_match
+
 Rule = Literal["mass", "entries"]
 
 
@@ -85,21 +87,13 @@ def head_iou(
     Pixels that are `ignored` (default: none) count nowhere. A true mask without a pixel that
     counts has IoU NaN. Raises ValueError where the images differ in number or size.
     """
-    for name, one in (("truth", truth[:, 0]), ("ignored", ignored)):
-        if one is not None and one.shape != masks[:, 0].shape:
-            raise ValueError(
-                f"masks are of {_sizes(masks[:, 0])} and {name} of {_sizes(one)}: give both of "
-                "the same images"
-            )
+    check_match(masks=masks[:, 0], truth=truth[:, 0])
+    if ignored is not None:
+        check_match(masks=masks[:, 0], ignored=ignored)
     counted = torch.ones_like(masks[:, :1]) if ignored is None else ~ignored[:, None]
     planes = (masks, truth & counted, counted)
     heads, true, pixels = (plane.flatten(2).float() for plane in planes)
     return overlap(heads, true, pixels)
-
-
-def _sizes(planes: Tensor) -> str:
-    count, *size = planes.shape
-    return f"{count} images of {' x '.join(map(str, size))} pixels"
 
 
 def overlap(
@@ -142,9 +136,10 @@ def average_precision(
     >>> average_precision(torch.tensor([[[3.0, 2, 1, 0]]]), torch.tensor([[[1.0, 0, 1, 0]]]), four)
     tensor([[[0.8333]]])
     """
+    counts = pixels[:, None] if pixels.ndim == 2 else pixels
+    check_match(scores=scores[:, 0], truth=truth[:, 0], pixels=counts[:, 0])
     if scores.isnan().any():
         raise ValueError("scores hold NaN entries; look for the layer that made them")
-    counts = pixels[:, None] if pixels.ndim == 2 else pixels
     if (truth > counts).any():
         raise ValueError("truth holds pixels that do not count; cut it to those that do")
     ranked, order = scores.sort(dim=-1, descending=True)

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import numpy as np
+import scipy  # whose parts are imported when they are used
 import torch
 from jaxtyping import Bool, UInt8
-from scipy import ndimage
 from torch import Tensor
 
 ITERATIONS = 10
@@ -44,7 +44,7 @@ def refine_masks(
         crf.addPairwiseGaussian(**SMOOTHNESS)
         crf.addPairwiseBilateral(**APPEARANCE, rgbim=pixels)
         beliefs = np.array(crf.inference(ITERATIONS)).reshape(2, height, width)
-        found = torch.from_numpy(ndimage.binary_fill_holes(beliefs[1] > beliefs[0]))
+        found = torch.from_numpy(scipy.ndimage.binary_fill_holes(beliefs[1] > beliefs[0]))
         shared, joint = (found & mask).sum(), (found | mask).sum()
         refined.append(found if shared >= LEAST_AGREEMENT * joint else mask)
     return torch.stack(refined) if refined else masks

@@ -202,7 +202,9 @@ def image_specific(scores: pd.DataFrame, value: str = "iou") -> pd.DataFrame:
             )
     values = {"share", "iou", "attention", "average_precision", "maps", "draw"}
     keys = [column for column in scores if column not in values]
-    means = others.groupby(keys, sort=False)[value].mean().rename("others").reset_index()
+    means = (
+        others.groupby(keys, sort=False, dropna=False)[value].mean().rename("others").reset_index()
+    )
     found = own.merge(means, on=keys, how="left", validate="many_to_one")
     if len(found) and found.others.isna().all():
         raise ValueError("own maps and those of other images have no image and layer in common")

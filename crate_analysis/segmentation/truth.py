@@ -142,9 +142,9 @@ def best_heads(scores: pd.DataFrame, value: str = "iou") -> pd.DataFrame:
         raise ValueError("there is no whole object among the scores, only parts or nothing")
     keys = [name for name in scores if name not in [*MASK, *VALUES, "draw"]]
     draws = ["draw"] if "draw" in scores else []
-    best = wholes.groupby([*keys, *draws, "place"], sort=False)[value].max()
-    means = best.groupby([*keys, *draws], sort=False).mean()
-    return means.groupby(keys, sort=False).mean().reset_index()
+    best = wholes.groupby([*keys, *draws, "place"], sort=False, dropna=False)[value].max()
+    means = best.groupby([*keys, *draws], sort=False, dropna=False).mean()
+    return means.groupby(keys, sort=False, dropna=False).mean().reset_index()
 
 
 def by_class(sample: Sample) -> Sample:

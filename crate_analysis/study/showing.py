@@ -78,7 +78,7 @@ def figure_bundle(exhibit: Exhibit, figure: Figure, alt: str, data: pd.DataFrame
 
 
 def table_bundle(
-    exhibit: Exhibit, frame: pd.DataFrame, formats: Mapping[str, str]
+    exhibit: Exhibit, frame: pd.DataFrame, formats: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The outputs that show a table: HTML, CSV and text."""
     style = frame.style.hide(axis="index").format(dict(formats), na_rep="–", escape="html")

@@ -6,7 +6,7 @@ import inspect
 import json
 import os
 from collections.abc import Callable, Iterable, Iterator, Mapping, MutableMapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from itertools import islice
 from pathlib import Path
@@ -26,10 +26,12 @@ from crate_analysis.datasets.batches import AbsentError, attempts
 from crate_analysis.datasets.sample import UnreadableSampleError
 from crate_analysis.models import UnrolledModel, load_models, load_snapshots
 from crate_analysis.models.registry import from_config
+from crate_analysis.models.zoo import gate_note
 from crate_analysis.plotting import Colour, model_colours
 from crate_analysis.probes import papers_layer
 from crate_analysis.provenance import provenance
 from crate_analysis.segmentation.rivals import FROM_TRAINING, RIVALS
+from crate_analysis.specs import parse_spec
 from crate_analysis.study.findings import (
     Finding,
     Subject,
@@ -147,9 +149,8 @@ class Study:
     def __init__(self, namespace: MutableMapping[str, Any], chapter: str) -> None:
         self.chapter = chapter
         self.parameters = read_parameters(namespace)
-        for name in ("n_images", "workers"):
-            least = 1 if name == "n_images" else 0
-            if self.parameters[name] < least:
+        for name, least in (("n_images", 1), ("workers", 0)):
+            if self.parameters.get(name, least) < least:
                 raise ParameterError(
                     f"parameter {name!r} must be at least {least}, not {self.parameters[name]}"
                 )
@@ -203,6 +204,15 @@ class Study:
         """`n_images` images of a split, at the size that a model is measured at."""
         size = self.image_size or model.config.image_size
         return load_dataset(self.dataset, split, size, self.n_images, self.seed)
+
+    @cached_property
+    def gate_notes(self) -> dict[str, str]:
+        """Of each network that did not learn its task, a line that says so, by label."""
+        notes = {
+            label: gate_note(parse_spec(spec).what)
+            for label, spec in zip(self.labels, self.models, strict=True)
+        }
+        return {label: f"{note}." for label, note in notes.items() if note}
 
     @property
     def labels(self) -> list[str]:
@@ -317,12 +327,17 @@ class Study:
         interval, `{main[IoU].mean:.0%}` the mean alone, `{main[gain]:rises|falls|stays}` words for
         an interval above, below or about 0, `{main.layer}` and `{main.depth}` the layer read (from
         1) and the number of layers. The headline is set in bold. A sentence whose numbers are not
-        there is left out. All rows go to `CHAPTER-results.csv`.
+        there is left out. A network that did not learn its task decides no claim, and a line says
+        so. All rows go to `CHAPTER-results.csv`.
         """
 
         def show(function: Callable[[], Iterable[Finding]]) -> pd.DataFrame:
             missing = self._missing(needs)
-            findings = [] if missing else list(function())
+            notes = self.gate_notes
+            findings = [
+                replace(finding, claim="") if finding.model in notes else finding
+                for finding in ([] if missing else function())
+            ]
             frame = results_frame(findings)
             write_text(self._file("-results.csv"), frame.to_csv(index=False))
             if missing:
@@ -330,7 +345,7 @@ class Study:
                 return frame
             first, *rest = (headline, *sentences)
             written = write_sentences([f"**{first}**", *rest], self._subjects(frame, findings))
-            text = "\n\n".join([" ".join(written), markdown_table(frame)])
+            text = "\n\n".join([" ".join(written), *notes.values(), markdown_table(frame)])
             display({"text/markdown": text, "text/plain": text}, raw=True)
             return frame
 
@@ -375,7 +390,7 @@ class Study:
         caption: str,
         *,
         needs: Needs = (),
-        formats: Mapping[str, str] | None = None,
+        formats: Mapping[str, str | Callable[[Any], str]] | None = None,
     ) -> Callable[[Callable[[], pd.DataFrame]], pd.DataFrame]:
         """Decorate a function that returns a table; shown with its caption and saved as CSV.
 
@@ -399,8 +414,9 @@ class Study:
 
     def provenance(self) -> None:
         """Show how the page came about, and write the whole record to `CHAPTER-provenance.json`."""
-        images = [network.images for network in self.networks]
-        record = provenance(self.chapter, self.parameters, self.models, images)
+        models = self.parameters.get("models", [])  # a chapter about other chapters has none
+        images = [network.images for network in self.networks] if models else []
+        record = provenance(self.chapter, self.parameters, models, images)
         write_text(self._file("-provenance.json"), json.dumps(record, indent=2) + "\n")
         code = record["code"]
         commit = f", commit {code['commit'][:12]}" if code["commit"] else ""

@@ -85,9 +85,10 @@ def runs(checkpoint, photographs, voc, classes, tmp_path_factory):
     def run(chapter, dataset, *parameters):
         folder = tmp_path_factory.mktemp("run")
         notebook = ROOT / "notebooks" / f"{chapter}.ipynb"
-        command = [sys.executable, "-m", "papermill", str(notebook), "out.ipynb"]
+        # as papermill does it, with kernels that cannot meet on a port
+        command = [sys.executable, str(ROOT / "book" / "execute.py"), str(notebook), "out.ipynb"]
         command += ["-y", f'models: ["{checkpoint}@{ARCH}"]', "-p", "dataset", dataset]
-        command += ["-p", "n_images", "8", "--no-progress-bar", *parameters]
+        command += ["-p", "n_images", "8", *parameters]
         options = {"capture_output": True, "text": True, "cwd": folder}
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
         return folder, subprocess.run(command, env=one_thread, **options)

@@ -1,3 +1,5 @@
+import os
+import shutil
 import subprocess
 import sys
 import warnings
@@ -8,9 +10,16 @@ import torch
 from PIL import Image
 
 from crate_analysis import build_model, load_dataset, load_model
-from crate_analysis.datasets import batches, read_samples, stack_images
+from crate_analysis.datasets import (
+    SampleList,
+    batches,
+    export_coco,
+    export_voc,
+    read_samples,
+    stack_images,
+)
 from crate_analysis.datasets.batches import LeftOutWarning, left_out_gathered
-from crate_analysis.fingerprints import of_data
+from crate_analysis.fingerprints import of_content, of_data, of_files
 from crate_analysis.measures import measure_layers
 from crate_analysis.probes import collect
 from crate_analysis.segmentation import (
@@ -239,3 +248,51 @@ def test_of_a_killed_run_no_process_is_left(tmp_path):
     for one in left:
         one.kill()
     assert not left
+
+
+# --- fingerprints -------------------------------------------------------------------------------
+
+
+def test_the_fingerprint_tells_the_state_of_every_file(tmp_path):
+    for index in range(40):
+        Image.new("RGB", (6, 6), (index, 0, 0)).save(tmp_path / f"{index:02d}.png")
+    spec = f"folder:{tmp_path}"
+    content, files = of_content(spec), of_files(spec)
+    assert (of_content(spec), of_files(spec)) == (content, files)
+    seen = {of_data(spec)}
+    path = tmp_path / "01.png"  # not among those that are looked at
+    whole, times = path.read_bytes(), path.stat()
+    for change in (
+        lambda: path.write_bytes(whole[:20]),
+        lambda: path.write_bytes(whole),
+        lambda: os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns + 1)),
+    ):
+        change()
+        assert of_content(spec) == content and of_data(spec) not in seen
+        seen.add(of_data(spec))
+    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
+    assert of_files(spec) == files
+    shutil.copytree(tmp_path, tmp_path.with_name("copy"))
+    copy = f"folder:{tmp_path.with_name('copy')}"
+    assert of_content(copy) == content and of_files(copy) == files
+
+
+def test_generated_images_and_lists_have_no_files(pictures):
+    assert of_files(pictures) is None
+    samples = list(pictures)
+    assert of_files(samples) is None and of_content(samples) == of_content(SampleList(samples))
+    assert of_content(samples[::-1]) != of_content(samples)
+
+
+@pytest.mark.parametrize("kind", ["voc", "voc-objects", "coco"])
+def test_annotations_are_files_too(pictures, tmp_path, kind):
+    export = export_coco if kind == "coco" else export_voc
+    export(pictures, tmp_path, image_format="png", progress=False)
+    before = of_files(load_dataset(f"{kind}:{tmp_path}", "dev"))
+    names = {
+        "voc": "SegmentationClass/dev_000003.png",
+        "voc-objects": "SegmentationObject/dev_000003.png",
+        "coco": "annotations/instances_dev2017.json",
+    }
+    os.utime(tmp_path / names[kind])
+    assert of_files(load_dataset(f"{kind}:{tmp_path}", "dev")) != before

@@ -268,3 +268,36 @@ def test_voc_has_its_twenty_classes(tmp_path):
     sample = load_dataset(f"voc:{tmp_path}")[0]
     assert sample.mask_names == ("aeroplane", "tvmonitor")
     assert sample.masks.sum((1, 2)).tolist() == [4, 4]
+
+
+class Parted(Undecided):
+    """One cat with two parts, and a dog; the masks of parts stand before their wholes."""
+
+    def __getitem__(self, index: int) -> Sample:
+        planes = torch.tensor([[1, 1, 2, 2], [3, 3, 3, 3], [0, 0, 0, 0], [4, 4, 0, 0]])
+        masks = torch.stack([planes == 1, planes == 2, (planes > 0) & (planes < 4), planes == 4])
+        image = torch.zeros(3, 4, 4, dtype=torch.uint8)
+        names = ("dog", "head", "cat", "dog")  # a part may be called like a class
+        return Sample(image, None, masks, names, "by hand", part_of=(2, 2, None, None))
+
+
+def test_parts_are_no_objects(tmp_path):
+    export_voc(Parted(), tmp_path / "voc", image_format="png", progress=False)
+    export_coco(Parted(), tmp_path / "coco", image_format="png", progress=False)
+    whole = Parted()[0].masks[2:]
+    for spec in (f"voc-objects:{tmp_path}/voc", f"coco:{tmp_path}/coco"):
+        [copy] = load_dataset(spec)
+        assert copy.mask_names == ("cat", "dog") and torch.equal(copy.masks, whole)
+    samples = [Parted()[0]]
+    with pytest.raises(ValueError, match="has an object 'cat', which is no class of list"):
+        export_voc(samples, tmp_path / "list", progress=False)
+
+
+def test_a_journal_that_was_edited_is_refused(tmp_path):
+    dataset = load_dataset("creatures", image_size=24, limit=5)
+    with pytest.raises(KeyboardInterrupt):
+        export_coco(Counting(dataset, breaks_at=3), tmp_path, progress=False)
+    [journal] = (tmp_path / "annotations").glob("*.part")
+    journal.write_text(journal.read_text().replace('"area": ', '"area": 1', 1))
+    with pytest.raises(ValueError, match=r"part, line 1, is not as it was written.*run again"):
+        export_coco(dataset, tmp_path, progress=False)

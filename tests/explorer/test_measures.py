@@ -13,7 +13,8 @@ from crate_analysis.segmentation import attention_mask, average_precision, head_
 MEASURE = """([maps, truths, area]) => maps.map((map) => truths.map((truth) => {
   const values = Float32Array.from(map);
   const mask = exploreMeasures.massMask(values);
-  return [exploreMeasures.iou(mask, truth, area), exploreMeasures.averagePrecision(values, truth, area), Array.from(mask)];
+  const precision = exploreMeasures.averagePrecision(values, truth, area);
+  return [exploreMeasures.iou(mask, truth, area), precision, Array.from(mask)];
 }))"""
 
 
@@ -45,7 +46,11 @@ def test_our_images(scripts):
     sample = load_dataset("creatures", "val", 72)[5]
     model = load_model("crate-creatures")
     for layer in range(6):
-        check(scripts, cls_attention(model, model.normalize(sample.image[None]), layer)[0], sample.masks)
+        check(
+            scripts,
+            cls_attention(model, model.normalize(sample.image[None]), layer)[0],
+            sample.masks,
+        )
 
 
 def test_ties_flat_maps_and_empty_masks(scripts):

@@ -201,13 +201,16 @@ def test_edits_of_one_session_do_not_add_up(scripts, sample):
           const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
           const session = crateEngine().session();
           session.open(bytes(weights).buffer);
-          const rows = (...off) => [...Array(6).keys()].map((l) => [...Array(4).keys()].map((h) => off.includes(`${l}.${h}`)));
+          const upTo = (count) => [...Array(count).keys()];
+          const row = (l, off) => upTo(4).map((h) => off.includes(`${l}.${h}`));
+          const rows = (...off) => upTo(6).map((l) => row(l, off));
           const image = bytes(pixels);
           session.run(image, rows());
           const steps = [["1.2"], ["1.2", "4.0"], ["4.0"], ["3.3", "4.0"], []];
           const one = steps.map((off) => session.run(null, rows(...off)));
           const fresh = steps.map((off) => session.run(image, rows(...off)));
-          return { one: one.map((x) => x.edited.logits), fresh: fresh.map((x) => x.edited.logits), from: one.map((x) => x.from) };
+          const logits = (results) => results.map((x) => x.edited.logits);
+          return { one: logits(one), fresh: logits(fresh), from: one.map((x) => x.from) };
         }""",
         [
             base64.b64encode(path.read_bytes()).decode(),
@@ -224,14 +227,19 @@ def test_products_of_any_shape(scripts):
         """() => {
           const engine = crateEngine(), plain = crateEngine({ vectors: false });
           let seed = 1;
-          const numbers = (n) => Float32Array.from({ length: n }, () => ((seed = (seed * 16807) % 2147483647) / 2147483647 - 0.5));
-          return [[1, 1, 1], [145, 131, 37], [4, 8, 3], [5, 9, 128], [197, 16, 129], [2, 700, 600]].map(([m, n, k]) => {
+          const next = () => (seed = (seed * 16807) % 2147483647) / 2147483647 - 0.5;
+          const numbers = (n) => Float32Array.from({ length: n }, next);
+          const shapes = [
+            [1, 1, 1], [145, 131, 37], [4, 8, 3], [5, 9, 128], [197, 16, 129], [2, 700, 600],
+          ];
+          return shapes.map(([m, n, k]) => {
             const [a, b, bias] = [numbers(m * k), numbers(n * k), numbers(n)];
             const [x, y] = [engine, plain].map((e) => e.product(a, b, m, n, k, bias));
             let exact = 0;
             for (let i = 0; i < k; i++) exact += a[(m - 1) * k + i] * b[(n - 1) * k + i];
             exact += bias[n - 1];
-            return Math.max(Math.abs(x.at(-1) - exact), ...x.map((value, i) => Math.abs(value - y[i])));
+            const apart = Math.max(...x.map((value, i) => Math.abs(value - y[i])));
+            return Math.max(apart, Math.abs(x.at(-1) - exact));
           });
         }"""
     )

@@ -17,6 +17,7 @@ from crate_analysis.explorer import export_page
 from crate_analysis.explorer import page as page_parts
 from crate_analysis.explorer.images import one_of_each
 from crate_analysis.measures import coding_rate
+from crate_analysis.segmentation import average_precision
 
 NETWORKS = ["crate-creatures", "vit-creatures", "crate-dino-creatures"]
 
@@ -30,8 +31,8 @@ def address(tmp_path_factory):
     style = f'<link rel="stylesheet" href="explorer/{page_parts.STYLE}">'
     still = f'<img src="explorer/{page_parts.STILL}" alt="a still">'
     (folder / "index.html").write_text(
-        f'<!doctype html><html lang="en"><head><meta charset="utf-8"><title>x</title>{style}{scripts}'
-        f'</head><body><div class="crate-explorer">{still}</div></body></html>',
+        '<!doctype html><html lang="en"><head><meta charset="utf-8"><title>x</title>'
+        f'{style}{scripts}</head><body><div class="crate-explorer">{still}</div></body></html>',
         encoding="utf-8",
     )
     return (folder / "index.html").as_uri()
@@ -50,9 +51,11 @@ def open_page(browser, address):
         page.on("console", lambda m: trouble.append(m.text) if m.type == "error" else None)
         page.on(
             "request",
-            lambda request: None
-            if request.url.startswith(("file:", "data:", "blob:"))
-            else trouble.append(request.url),
+            lambda request: (
+                None
+                if request.url.startswith(("file:", "data:", "blob:"))
+                else trouble.append(request.url)
+            ),
         )
         page.goto(f"{address}{'#' if state else ''}{state}")
         settle(page)
@@ -82,6 +85,19 @@ def wait_for(page, text, selector):
 
 def sample(index=0):
     return one_of_each(load_dataset("creatures", "val", 72), 12)[index]
+
+
+def drop(page, name, data):
+    page.evaluate(
+        """([name, text]) => {
+          const dataTransfer = new DataTransfer();
+          const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
+          dataTransfer.items.add(new File([bytes], name));
+          const event = new DragEvent("drop", { dataTransfer, bubbles: true });
+          document.querySelector(".ce").dispatchEvent(event);
+        }""",
+        [name, base64.b64encode(data).decode()],
+    )
 
 
 def readings(page, kind):
@@ -141,10 +157,10 @@ def test_hover_shows_the_attention_of_the_library(open_page):
     with torch.no_grad():
         states = list(model.unroll(model.normalize(chosen.image[None])))
     row = states[1].attention(slice(1 + 3 * 12 + 5, 2 + 3 * 12 + 5))[0, :, 0]
-    shown = float(re.search(r"([\d.]+) % of the attention", page.locator(".ce-asked").inner_text())[1])
+    shown = float(
+        re.search(r"([\d.]+) % of the attention", page.locator(".ce-asked").inner_text())[1]
+    )
     assert shown == pytest.approx(100 * row[2, 0].item(), abs=0.51)
-    from crate_analysis.segmentation import average_precision
-
     cells = chosen.masks.unflatten(2, (12, 6)).unflatten(1, (12, 6)).sum((2, 4)).flatten(1).float()
     wanted = average_precision(row[None, :, 1:], cells[None], torch.full((1, 144), 36.0))[0]
     found = [
@@ -220,15 +236,7 @@ def test_an_image_of_ones_own(open_page):
     wait_for(page, "no truth", ".ce-truth")
     assert page.get_by_role("button", name="mine.png").get_attribute("aria-pressed") == "true"
     assert page.locator(".ce-score").first.inner_text() == ""
-    broken = base64.b64encode(b"no image").decode()
-    page.evaluate(
-        """(text) => {
-          const transfer = new DataTransfer();
-          transfer.items.add(new File([atob(text)], "notes.txt"));
-          document.querySelector(".ce").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
-        }""",
-        broken,
-    )
+    drop(page, "notes.txt", b"no image")
     wait_for(page, "notes.txt cannot be read as an image", ".ce-status")
 
 
@@ -238,15 +246,7 @@ def test_dropped_image_of_the_right_size_is_taken_as_it_is(open_page):
     before = readings(page, "rate")
     file = io.BytesIO()
     Image.fromarray(sample(3).image.permute(1, 2, 0).numpy()).save(file, "PNG")
-    page.evaluate(
-        """(text) => {
-          const transfer = new DataTransfer();
-          const bytes = Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
-          transfer.items.add(new File([bytes], "ours.png", { type: "image/png" }));
-          document.querySelector(".ce").dispatchEvent(new DragEvent("drop", { dataTransfer: transfer, bubbles: true }));
-        }""",
-        base64.b64encode(file.getvalue()).decode(),
-    )
+    drop(page, "ours.png", file.getvalue())
     wait_for(page, "no truth", ".ce-truth")
     assert readings(page, "rate") == before
 
@@ -265,7 +265,9 @@ def test_a_link_restores_the_state(open_page):
 
 
 def test_a_broken_link_opens_the_page(open_page):
-    page = open_page("network=nothing&image=99&layer=x&head=-1&patch=40.1&off=9.9_a.b&paint=%25%25&part=0")
+    page = open_page(
+        "network=nothing&image=99&layer=x&head=-1&patch=40.1&off=9.9_a.b&paint=%25%25&part=0"
+    )
     assert state(page)["network"] == "crate-creatures" and state(page)["image"] == "1"
     assert not {"off", "paint", "patch"} & state(page).keys()
 
@@ -275,7 +277,12 @@ def test_other_networks(open_page):
     page.locator("select").select_option("crate-dino-creatures")
     wait_for(page, "learnt without labels", ".ce-classes")
     assert "Reads as" not in page.locator(".ce-path").inner_text()
-    assert state(page) == {"network": "crate-dino-creatures", "image": "5", "layer": "3", "head": "2"}
+    assert state(page) == {
+        "network": "crate-dino-creatures",
+        "image": "5",
+        "layer": "3",
+        "head": "2",
+    }
     page.locator("select").select_option("vit-creatures")
     page.wait_for_function("location.hash.includes('vit')")
     assert readings(page, "nonzero") == ["100 %"] * 6
@@ -285,11 +292,17 @@ def test_values_are_text_for_those_who_listen(open_page):
     page = open_page("layer=5&head=1")
     wait_for(page, "Coding rate", ".ce-live")
     text = page.locator(".ce-live").inner_text()
-    assert re.search(r"Layer 5, head 1, asked by \[CLS\]\. With the animal: average precision 0\.\d\d", text)
+    assert re.search(
+        r"Layer 5, head 1, asked by \[CLS\]\. With the animal: average precision 0\.\d\d", text
+    )
     assert page.locator(".ce-live").get_attribute("aria-live") == "polite"
     unnamed = page.evaluate(
-        """() => [...document.querySelectorAll(".ce button, .ce select, .ce input, .ce canvas[tabindex]")]
-          .filter((x) => !x.textContent.trim() && !x.ariaLabel && !x.labels?.length).map((x) => x.outerHTML)"""
+        """() => {
+          const places = ".ce button, .ce select, .ce input, .ce canvas[tabindex]";
+          const isNamed = (x) => x.textContent.trim() || x.ariaLabel || x.labels?.length;
+          const unnamed = [...document.querySelectorAll(places)].filter((x) => !isNamed(x));
+          return unnamed.map((x) => x.outerHTML);
+        }"""
     )
     assert unnamed == []
     label = page.locator(".ce-map").first.get_attribute("aria-label")

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import json
+import os
 import subprocess
 import sys
 import time
@@ -143,8 +144,11 @@ def test_front_end(browser, session):
     )
     page.evaluate(
         """async (source) => {
-          const { default: widget } = await import(URL.createObjectURL(new Blob([source], { type: "text/javascript" })));
-          const values = { networks: [{ name: "crate-creatures" }, { name: "vit-creatures" }], state: "layer=2&head=2&image=2" };
+          const script = new Blob([source], { type: "text/javascript" });
+          const { default: widget } = await import(URL.createObjectURL(script));
+          const networks = [{ name: "crate-creatures" }, { name: "vit-creatures" }];
+          const values = { networks, state: "layer=2&head=2&image=2" };
+          const bytes = (text) => Uint8Array.from(atob(text), (c) => c.charCodeAt(0));
           const heard = {};
           window.model = {
             get: (name) => values[name],
@@ -154,8 +158,7 @@ def test_front_end(browser, session):
             async send(content, callbacks, buffers) {
               const text = (x) => btoa(String.fromCharCode(...new Uint8Array(x)));
               const [sent, numbers] = await window.kernel(content, buffers.map(text));
-              const views = numbers.map((x) => new DataView(Uint8Array.from(atob(x), (c) => c.charCodeAt(0)).buffer));
-              heard["msg:custom"](sent, views);
+              heard["msg:custom"](sent, numbers.map((x) => new DataView(bytes(x).buffer)));
             },
           };
           widget.render({ model: window.model, el: document.querySelector("#place") });
@@ -189,7 +192,7 @@ NOTEBOOK = {
             "metadata": {},
             "outputs": [],
             "source": "from crate_analysis.explorer import explore\n"
-            "view = explore(['crate-creatures', 'vit-creatures'], n_images=3, state='layer=3')\nview",
+            "explore(['crate-creatures', 'vit-creatures'], n_images=3, state='layer=3')",
         },
     ],
     "metadata": {
@@ -205,12 +208,14 @@ def lab(tmp_path):
     """A JupyterLab on a free port, its address with a notebook open."""
     (tmp_path / "look.ipynb").write_text(json.dumps(NOTEBOOK), encoding="utf-8")
     command = [sys.executable, "-m", "jupyter", "lab", "--no-browser", "--allow-root", "--port=0"]
-    command += ["--ServerApp.port_retries=50", "--IdentityProvider.token=", f"--notebook-dir={tmp_path}"]
+    command += [
+        "--ServerApp.port_retries=50",
+        "--IdentityProvider.token=",
+        f"--notebook-dir={tmp_path}",
+    ]
     command += ["--ServerApp.disable_check_xsrf=True"]
     runtime = tmp_path / "runtime"
     environment = {"JUPYTER_RUNTIME_DIR": str(runtime), "HOME": str(tmp_path)}
-    import os
-
     with subprocess.Popen(
         command,
         cwd=tmp_path,
@@ -249,8 +254,8 @@ def test_in_jupyterlab(browser, lab):
     page.locator(".ce-power").nth(5).click()
     page.wait_for_function("document.querySelectorAll('.ce-is-off').length === 1")
     page.wait_for_function(
-        "(before) => [...document.querySelectorAll('.ce-rate .ce-number')].some((x, i) => x.textContent !== before[i])",
+        """(before) => [...document.querySelectorAll(".ce-rate .ce-number")]
+          .some((x, i) => x.textContent !== before[i])""",
         arg=before,
     )
-    page.screenshot(path="/tmp/exp/lab.png")
     page.close()

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import pandas as pd
 import pytest
 import torch
 
@@ -157,3 +158,12 @@ def test_parts_count_within_their_own_object(name):
     assert rows.iou.tolist() == [1.0, 0.0]
     assert rows.attention.tolist() == pytest.approx([0.8, 0.2])
     assert rows.average_precision.tolist() == pytest.approx([1.0, 0.5])
+
+
+def test_what_else_a_row_is_of_is_kept_apart_and_nothing_is_lost():
+    frame = Truth([drawn(("cat", "dog"))], [7], (2, 2)).compare(HEADS[None])
+    both = pd.concat([frame.assign(step=None, noise=0.5), frame.assign(step=3, noise=float("nan"))])
+    best = best_heads(both)
+    assert len(best) == 2 and best.iou.tolist() == [0.75, 0.75]
+    with pytest.raises(ValueError, match="there is no whole object among the scores"):
+        best_heads(frame.assign(is_part=True))

@@ -193,10 +193,18 @@ def test_the_scale_of_a_map_does_not_matter(dtype, scale):
 @pytest.mark.parametrize(
     ("masks", "truth", "message"),
     [
-        ((2, 3, 4, 4), (1, 2, 4, 4), "masks are of 2 images of 4 x 4 pixels and truth of 1 images"),
-        ((1, 3, 4, 4), (2, 2, 4, 4), "masks are of 1 images of 4 x 4 pixels and truth of 2 images"),
-        ((2, 3, 4, 4), (2, 2, 1, 4), "and truth of 2 images of 1 x 4 pixels"),
-        ((2, 3, 4, 4), (2, 2, 8, 8), "and truth of 2 images of 8 x 8 pixels"),
+        (
+            (2, 3, 4, 4),
+            (1, 2, 4, 4),
+            r"masks is of shape \(2, 4, 4\) and truth of shape \(1, 4, 4\): give both",
+        ),
+        (
+            (1, 3, 4, 4),
+            (2, 2, 4, 4),
+            r"masks is of shape \(1, 4, 4\) and truth of shape \(2, 4, 4\)",
+        ),
+        ((2, 3, 4, 4), (2, 2, 1, 4), r"and truth of shape \(2, 1, 4\)"),
+        ((2, 3, 4, 4), (2, 2, 8, 8), r"and truth of shape \(2, 8, 8\)"),
     ],
 )
 @pytest.mark.parametrize("measure", [head_iou, best_head_iou])
@@ -204,7 +212,7 @@ def test_images_that_do_not_match_are_refused(measure, masks, truth, message, un
     empty = [torch.ones(shape, dtype=torch.bool) for shape in (masks, truth)]
     with pytest.raises(ValueError, match=message):
         measure(*empty)
-    with pytest.raises(ValueError, match="and ignored of 3 images"):
+    with pytest.raises(ValueError, match=r"and ignored of shape \(3, 4, 4\)"):
         measure(empty[0], empty[0], torch.zeros(3, 4, 4, dtype=torch.bool))
 
 

@@ -203,16 +203,16 @@ def too_few(root):
     ("make", "message"),
     [
         (no_labels, r"has no labels, .* sorted into train/CLASS and val/CLASS"),
-        (no_splits, r"has no splits, .* sort its pictures into train/CLASS and val/CLASS"),
+        (no_splits, r"has no splits, so no split 'train'.* sort its images into folders train"),
         (one_class, r"has one class only, 'red': there is nothing to tell"),
-        (other_classes, r"train and val of .* differ in classes: blue, green"),
+        (other_classes, r"val has class folders that .*train does not have: green"),
         (too_few, r"1 pictures of .* are fewer than its 2 classes: take at least 2"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
 def test_pictures_that_cannot_be_transferred_to_are_refused(make, message, tmp_path):
     make(tmp_path / "root")
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((ValueError, FileNotFoundError), match=message):
         load_splits(f"folder:{tmp_path / 'root'}", 16, 8, 4, 8, tmp_path / "cache")
     assert not list(tmp_path.rglob("*.part*"))
 

@@ -75,6 +75,7 @@ def test_what_is_written_as_yaml_is_read_as_the_same(value):
 
 
 @MANY
+@example('"\U00018cd6')
 @given(st.text(st.sampled_from("ab1: -?[]{},&*!|>'\"%@`#~\n\t.e+=<0x_"), max_size=30) | TEXT | ODD)
 def test_any_text_is_read_or_refused_in_one_line(execute, text):
     try:

@@ -79,6 +79,7 @@ class MixedCreatures(GeneratedPictures):
 
         Examples
         --------
+        >>> from crate_analysis import load_dataset
         >>> dataset = load_dataset("creatures-parts", limit=4)
         >>> sample = dataset.with_classes(0, parts=15, coat=0)
         >>> dataset.classes[sample.label]
@@ -122,9 +123,10 @@ class MixedCreatures(GeneratedPictures):
         Raises IndexError for an item that is not there and ValueError for a part that does not
         vary.
 
+        >>> from crate_analysis import load_dataset
         >>> dataset = load_dataset("creatures-parts", limit=1)
         >>> dataset.classes[dataset[0].label], dataset.classes[dataset.twin(0, "tail").label]
-        ('hare-ears bear-legs cat-tail cat-muzzle', 'hare-ears bear-legs hare-tail cat-muzzle')
+        ('hare-ears bear-legs cat-tail boar-muzzle', 'hare-ears bear-legs hare-tail boar-muzzle')
         """
         if part not in VARIANTS:
             raise ValueError(f"{part!r} does not vary; {', '.join(VARIANTS)} do")

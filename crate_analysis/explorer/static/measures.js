@@ -19,7 +19,9 @@ const exploreMeasures = {
 
   /** Intersection over union of patches and a mask, counted in pixels; NaN for an empty mask. */
   iou(mask, truth, area) {
-    let shared = 0, chosen = 0, size = 0;
+    let shared = 0,
+      chosen = 0,
+      size = 0;
     mask.forEach((on, patch) => {
       shared += on * truth[patch];
       chosen += on * area;
@@ -31,10 +33,13 @@ const exploreMeasures = {
   /** Average precision of the map as a ranking of pixels; equal values pass the threshold together. */
   averagePrecision(map, truth, area) {
     const order = Array.from(map.keys()).sort((a, b) => map[b] - map[a]);
-    let hits = 0, counted = 0, sum = 0;
+    let hits = 0,
+      counted = 0,
+      sum = 0;
     for (let start = 0, end; start < order.length; start = end) {
       let fresh = 0;
-      for (end = start; end < order.length && map[order[end]] === map[order[start]]; end++) fresh += truth[order[end]];
+      for (end = start; end < order.length && map[order[end]] === map[order[start]]; end++)
+        fresh += truth[order[end]];
       hits += fresh;
       counted += (end - start) * area;
       sum += (fresh * hits) / counted;

@@ -60,30 +60,39 @@ function crateEngine({ vectors: wanted = true } = {}) {
     const d = config.dim, isVit = config.family === "vit";
     const eps = config.norm_eps ?? (isVit ? 1e-6 : 1e-5), headEps = config.head_eps ?? (isVit ? eps : 1e-5);
     const side = config.image_size / config.patch_size, registers = config.registers ?? 0;
-    const shape = { layers: config.depth, heads: config.heads, rows: side, columns: side, tokens: 1 + registers + side * side };
+    const shape = {
+      layers: config.depth, heads: config.heads, rows: side, columns: side, tokens: 1 + registers + side * side,
+    };
     const steps = {
       ista: (name) => ({ ...dictionary(name), soft: false }),
       ista_soft: (name) => ({ ...dictionary(name), soft: true }),
-      ista_overcomplete: (name) => ({ ...sizes, D: at(`${name}.D`), DT: transpose(at(`${name}.D`), d), D1: at(`${name}.D1`) }),
+      ista_overcomplete: (name) => ({
+        ...sizes, D: at(`${name}.D`), DT: transpose(at(`${name}.D`), d), D1: at(`${name}.D1`),
+      }),
       mlp: (name) => ({ fc1: linear(`${name}.fc1`), fc2: linear(`${name}.fc2`) }),
     };
     const sizes = { eta: config.step_size, lambda: config.sparsity };
     const dictionary = (name) => ({ ...sizes, D: at(`${name}.weight`), DT: transpose(at(`${name}.weight`), d) });
     const kind = config.nonlinearity;
-    if (!["crate", "vit"].includes(config.family) || !steps[kind]) throw new Error(`there is no forward pass for ${config.family} with ${kind}`);
+    if (!["crate", "vit"].includes(config.family) || !steps[kind]) {
+      throw new Error(`there is no forward pass for ${config.family} with ${kind}`);
+    }
     const crateLayer = (l) => {
       const [first, second] = [`transformer.layers.${l}.0`, `transformer.layers.${l}.1`];
       const [q, k, v] = thirds(`${first}.fn.qkv`, config.attention === "mssa" ? 1 : 3);
       return {
-        norm: norm(`${first}.norm`, eps), q, k, v, out: config.heads === 1 ? null : linear(`${first}.fn.to_out.0`),
+        norm: norm(`${first}.norm`, eps), q, k, v,
+        out: config.heads === 1 ? null : linear(`${first}.fn.to_out.0`),
         normHalf: norm(`${second}.norm`, eps), kind, step: steps[kind](`${second}.fn`),
       };
     };
     const vitLayer = (l) => {
       const name = `blocks.${l}`, [q, k, v] = thirds(`${name}.attn.qkv`, 3);
       return {
-        norm: norm(`${name}.norm1`, eps), q, k, v, out: linear(`${name}.attn.proj`), outScale: optional(`${name}.ls1.gamma`),
-        normHalf: norm(`${name}.norm2`, eps), kind, step: steps[kind](`${name}.mlp`), stepScale: optional(`${name}.ls2.gamma`),
+        norm: norm(`${name}.norm1`, eps), q, k, v,
+        out: linear(`${name}.attn.proj`), outScale: optional(`${name}.ls1.gamma`),
+        normHalf: norm(`${name}.norm2`, eps), kind,
+        step: steps[kind](`${name}.mlp`), stepScale: optional(`${name}.ls2.gamma`),
       };
     };
     const stem = (name) => ({ isConvolution: true, linear: linear(name) });
@@ -93,7 +102,10 @@ function crateEngine({ vectors: wanted = true } = {}) {
     });
     const classifiers = isVit
       ? [config.num_classes && "head"]
-      : [(config.num_classes || config.projector_dim) && "mlp_head.1", config.projector_dim && config.num_classes && "head"];
+      : [
+          (config.num_classes || config.projector_dim) && "mlp_head.1",
+          config.projector_dim && config.num_classes && "head",
+        ];
     return {
       config, shape,
       embedding: {
@@ -102,7 +114,10 @@ function crateEngine({ vectors: wanted = true } = {}) {
         positions: at(isVit ? "pos_embed" : "pos_embedding"),
       },
       layers: Array.from({ length: config.depth }, (_, l) => (isVit ? vitLayer : crateLayer)(l)),
-      classifier: { norm: norm(isVit ? "norm" : "mlp_head.0", headEps), linears: classifiers.filter(Boolean).map(linear) },
+      classifier: {
+        norm: norm(isVit ? "norm" : "mlp_head.0", headEps),
+        linears: classifiers.filter(Boolean).map(linear),
+      },
     };
   }
 
@@ -170,11 +185,13 @@ function crateEngine({ vectors: wanted = true } = {}) {
 
     // parameters, then the function's own numbers and vectors
     const [a, b, out, rows, columns, k, i, j, x, at, to, ...pointers] = Array(11 + ROWS).keys();
-    const first = 11 + ROWS, sum = (r, half) => first + 2 * r + half, [left, right, one] = [0, 1, 2].map((v) => first + 2 * ROWS + v);
+    const first = 11 + ROWS, sum = (r, half) => first + 2 * r + half;
+    const [left, right, one] = [0, 1, 2].map((v) => first + 2 * ROWS + v);
     const get = (v) => [0x20, v], set = (v) => [0x21, v], constant = (x) => [0x41, ...whole(x)];
     const plus = 0x6a, times = 0x6c, less = 0x49, shift = 0x74;
     const simd = (code) => [0xfd, ...whole(code)];
-    const load = (offset) => [...simd(0x00), 2, offset], splat = [...simd(0x09), 2, 0], store = (offset) => [...simd(0x0b), 2, offset];
+    const load = (offset) => [...simd(0x00), 2, offset], splat = [...simd(0x09), 2, 0];
+    const store = (offset) => [...simd(0x0b), 2, offset];
     const add = simd(0xe4), multiply = simd(0xe6), zero = [...simd(0x0c), ...Array(16).fill(0)];
     const raise = (v, by) => [get(v), by, plus, set(v)];
     const repeat = (body, condition) => [0x03, 0x40, body, condition, 0x0d, 0, 0x0b]; // do ... while
@@ -191,7 +208,9 @@ function crateEngine({ vectors: wanted = true } = {}) {
       raise(at, wide(columns)), raise(x, constant(1)),
     ];
     const block = [
-      each.map((r) => [get(a), get(i), constant(r), plus, get(k), times, constant(2), shift, plus, set(pointers[r])]),
+      each.map((r) => [
+        get(a), get(i), constant(r), plus, get(k), times, constant(2), shift, plus, set(pointers[r]),
+      ]),
       each.map((r) => [0, 1].map((h) => [zero, set(sum(r, h))])),
       get(b), wide(j), plus, set(at), constant(0), set(x),
       repeat(step, [get(x), get(k), less]),
@@ -204,7 +223,7 @@ function crateEngine({ vectors: wanted = true } = {}) {
       [get(i), get(rows), less],
     );
     const locals = [[5 + ROWS, I32], [2 * ROWS + 3, V128]];
-    const body = [...list(locals.map((x) => [x])).slice(0, 1), ...locals.flat(), ...all.flat(Infinity), 0x0b];
+    const body = [locals.length, ...locals.flat(), ...all.flat(Infinity), 0x0b];
     const bytes = [
       0, 0x61, 0x73, 0x6d, 1, 0, 0, 0,
       ...section(1, [[0x60, list(Array(6).fill([I32])), 0]]),
@@ -380,11 +399,12 @@ function crateEngine({ vectors: wanted = true } = {}) {
     const embedded = known ? known.embedded : embed(network, pixels);
     for (let l = from; l < off.length; l++) {
       const layer = network.layers[l];
-      const seen = known && l === from ? known.layers[l] : attend(layer, l ? layers[l - 1].output : embedded, network.shape);
+      const tokens = l ? layers[l - 1].output : embedded;
+      const seen = known && l === from ? known.layers[l] : attend(layer, tokens, network.shape);
       layers.push(finish(layer, seen, off[l], network.shape));
     }
-    const depth = off.length;
-    return { off, embedded, layers, from, logits: classify(network, layers[depth - 1].output.subarray(0, network.config.dim)) };
+    const cls = layers[off.length - 1].output.subarray(0, network.config.dim);
+    return { off, embedded, layers, from, logits: classify(network, cls) };
   }
 
   /** Logits that the classifier gives a token, (d,); a backbone's feature where it has no classifier. */
@@ -472,7 +492,8 @@ function crateEngine({ vectors: wanted = true } = {}) {
         const shared = (pass) => pass.off.findIndex((row, l) => row.some((value, h) => value !== off[l][h]));
         const ahead = [plain, current].map((pass) => (shared(pass) < 0 ? Infinity : shared(pass)));
         current = forward(network, null, off, ahead[1] > ahead[0] ? current : plain);
-        return { edited: summary(network, current), plain: summary(network, plain), from: pixels ? 0 : current.from };
+        const from = pixels ? 0 : current.from;
+        return { edited: summary(network, current), plain: summary(network, plain), from };
       },
       look(query) {
         const edited = look(network, current, query);

@@ -36,21 +36,29 @@
       if (data.error) reject(new Error(data.error));
       else resolve(data.answer);
     };
-    return (call, ...args) => new Promise((resolve, reject) => {
-      waiting.push({ resolve, reject });
-      worker.postMessage({ call, args });
-    });
+    return (call, ...args) =>
+      new Promise((resolve, reject) => {
+        waiting.push({ resolve, reject });
+        worker.postMessage({ call, args });
+      });
   }
 
   function pageSource(networks) {
-    const ask = engine(), images = {};
+    const ask = engine(),
+      images = {};
     return {
       networks,
       async open(name) {
         const { card } = networks.find((network) => network.name === name);
-        const [weights, drawn] = await Promise.all([fetched(`network-${name}`), fetched(card.images)]);
+        const [weights, drawn] = await Promise.all([
+          fetched(`network-${name}`),
+          fetched(card.images),
+        ]);
         const { shape } = await ask("open", weights);
-        images[card.images] ??= drawn.images.map((image) => ({ ...image, pixels: bytesOf(image.pixels) }));
+        images[card.images] ??= drawn.images.map((image) => ({
+          ...image,
+          pixels: bytesOf(image.pixels),
+        }));
         return { shape, size: drawn.size, classes: card.classes, images: images[card.images] };
       },
       run: (pixels, off) => ask("run", pixels, off),
@@ -65,7 +73,9 @@
       state: location.hash.slice(1),
       onState: (text) => history.replaceState(null, "", `#${text}`),
     });
-    addEventListener("hashchange", () => { if (location.hash.slice(1) !== view.state()) view.go(location.hash.slice(1)); });
+    addEventListener("hashchange", () => {
+      if (location.hash.slice(1) !== view.state()) view.go(location.hash.slice(1));
+    });
   }
 
   if (document.readyState === "loading") document.addEventListener("DOMContentLoaded", start);

@@ -10,11 +10,13 @@ function kernelSource(model) {
     if (content.error) reject(new Error(content.error));
     else resolve({ answer: content.answer, buffers });
   });
-  const ask = (call, args = {}, buffers = []) => new Promise((resolve, reject) => {
-    waiting[++count] = { resolve, reject };
-    model.send({ id: count, call, ...args }, undefined, buffers);
-  });
-  const bytes = (view) => new Uint8Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
+  const ask = (call, args = {}, buffers = []) =>
+    new Promise((resolve, reject) => {
+      waiting[++count] = { resolve, reject };
+      model.send({ id: count, call, ...args }, undefined, buffers);
+    });
+  const bytes = (view) =>
+    new Uint8Array(view.buffer.slice(view.byteOffset, view.byteOffset + view.byteLength));
   const floats = (view) => new Float32Array(bytes(view).buffer);
   let images;
   return {
@@ -46,6 +48,8 @@ export default {
         model.save_changes();
       },
     });
-    model.on("change:state", () => { if (model.get("state") !== view.state()) view.go(model.get("state")); });
+    model.on("change:state", () => {
+      if (model.get("state") !== view.state()) view.go(model.get("state"));
+    });
   },
 };
