@@ -13,10 +13,13 @@ from crate_analysis.probes.features import patch_features, patch_keys
 from crate_analysis.probes.maps import (
     attention_share,
     effective_patches,
+    kept_similarity,
     map_frame,
+    map_numbers,
     map_similarity,
     regrid,
 )
+from crate_analysis.probes.noise import embedding_change, under_noise
 from crate_analysis.probes.parts import (
     adjusted_rand,
     balanced_accuracy,
@@ -40,8 +43,11 @@ __all__ = [
     "component_auc",
     "deepest_patch",
     "effective_patches",
+    "embedding_change",
+    "kept_similarity",
     "linear_probe",
     "map_frame",
+    "map_numbers",
     "map_similarity",
     "mirror",
     "papers_layer",
@@ -56,4 +62,5 @@ __all__ = [
     "regrid",
     "separation_auc",
     "shuffle_patches",
+    "under_noise",
 ]
