@@ -1,5 +1,6 @@
 """Reading layers of a model: attention maps and patch features."""
 
+from crate_analysis.probes.artifacts import artifact_frame, outlier_patches, without_outliers
 from crate_analysis.probes.attention import (
     cls_attention,
     cls_maps,
@@ -34,6 +35,7 @@ from crate_analysis.probes.separation import pca_separation
 __all__ = [
     "accuracy_under",
     "adjusted_rand",
+    "artifact_frame",
     "attention_share",
     "balanced_accuracy",
     "cls_attention",
@@ -50,6 +52,7 @@ __all__ = [
     "map_numbers",
     "map_similarity",
     "mirror",
+    "outlier_patches",
     "papers_layer",
     "patch_attention",
     "patch_features",
@@ -63,4 +66,5 @@ __all__ = [
     "separation_auc",
     "shuffle_patches",
     "under_noise",
+    "without_outliers",
 ]

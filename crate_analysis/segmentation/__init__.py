@@ -1,5 +1,6 @@
 """Masks from attention, and their agreement with the truth."""
 
+from crate_analysis.segmentation.artifacts import TREATMENTS, masked_iou
 from crate_analysis.segmentation.average_precision import (
     TrueObjects,
     best_overlaps,
@@ -11,6 +12,7 @@ from crate_analysis.segmentation.detection import (
     baseline_objects,
     detect_objects,
     find_objects,
+    layer_overlaps,
     read_results,
     write_coco_results,
 )
@@ -41,6 +43,7 @@ __all__ = [
     "DINO",
     "READINGS",
     "RIVALS",
+    "TREATMENTS",
     "Scoring",
     "TrueObjects",
     "Truth",
@@ -64,8 +67,10 @@ __all__ = [
     "head_scores",
     "image_specific",
     "iou_readings",
+    "layer_overlaps",
     "location_prior",
     "maskcut",
+    "masked_iou",
     "mean_masks",
     "patch_ceiling",
     "query_scores",
