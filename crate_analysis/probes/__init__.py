@@ -29,6 +29,7 @@ from crate_analysis.probes.parts import (
     separation_auc,
 )
 from crate_analysis.probes.pca import pca_rgb, pca_scores
+from crate_analysis.probes.versions import compare_maps
 
 __all__ = [
     "accuracy_under",
@@ -39,6 +40,7 @@ __all__ = [
     "cls_maps",
     "cluster_patches",
     "collect",
+    "compare_maps",
     "deepest_patch",
     "effective_patches",
     "embedding_change",

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
 NAMES = sorted({path.stem for path in FOLDER.glob("*.*") if path.suffix in (".ipynb", ".py")})
 OLD = {
-    "01-models-and-data", "05-attention", "10-pca", "24-released-checkpoints",
+    "01-models-and-data", "10-pca", "24-released-checkpoints",
 }  # fmt: skip
 """Chapters that are not yet in the new form."""
 NEW = sorted(set(NAMES) - OLD)
