@@ -224,17 +224,22 @@ def findings():
         yield Finding(label, "AUC beyond untrained", (trained - twin).dropna(), claim)
         highest = pd.DataFrame(blind).max(axis=1)
         yield Finding(label, "AUC beyond pixels and middle", (trained - highest).dropna(), claim)
-    if len(parts):
-        given = parts.set_index(["model", "weights", "given", "image"]).score.sort_index()
-        for label in study.labels:
-            yield Finding(label, "parts, from features", given[label, "trained", "features"])
-            yield Finding(
-                label, "parts, from features, untrained", given[label, "untrained", "features"]
-            )
-            beyond = given[label, "trained", "features"] - given[label, "trained", "place"]
-            yield Finding(label, "parts, features beyond place", beyond.dropna())
-        for name in ("pixels", "place"):
-            yield Finding(name, f"parts, from {name}", given[study.labels[0], "trained", name])
+    keys = ["model", "weights", "given", "image"]
+    given = parts.set_index(keys).score.sort_index() if len(parts) else None
+
+    def told_by(*place):
+        """One value an image; none where there are no parts."""
+        return pd.Series(dtype=float) if given is None else given[place]
+
+    for label in study.labels:
+        features = told_by(label, "trained", "features")
+        yield Finding(label, "parts, from features", features)
+        twin = told_by(label, "untrained", "features")
+        yield Finding(label, "parts, from features, untrained", twin)
+        beyond = (features - told_by(label, "trained", "place")).dropna()
+        yield Finding(label, "parts, features beyond place", beyond)
+    for name in ("pixels", "place"):
+        yield Finding(name, f"parts, from {name}", told_by(study.labels[0], "trained", name))
 
 
 # %% [markdown]
