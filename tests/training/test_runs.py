@@ -31,7 +31,9 @@ def test_a_folder_without_runs_is_refused(tmp_path):
         read_runs(tmp_path)
 
 
-@pytest.mark.parametrize("content", ["", "x", "a,b\n1,2\n", "step,loss\n", "step,loss\n1,x\n", "\0"])
+@pytest.mark.parametrize(
+    "content", ["", "x", "a,b\n1,2\n", "step,loss\n", "step,loss\n1,x\n", "\0"]
+)
 def test_a_damaged_log_is_named(tmp_path, content):
     keep(tmp_path / "a", content)
     with pytest.raises(ValueError, match=r"a/log\.csv is damaged; delete .*a to train it again"):
