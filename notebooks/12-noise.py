@@ -175,9 +175,9 @@ def findings():
         claim = "noise" if name == main else ""
         yield Finding(name, "image-specific IoU", before)
         yield Finding(name, "image-specific IoU, noise", after, claim)
-        if len(before) and before.mean() > 0:
-            both = pd.concat([after, before], axis=1, join="inner").to_numpy()
-            yield Finding(name, "image-specific IoU, share kept", ratio_interval(*both.T))
+        both = pd.concat([after, before], axis=1, join="inner").to_numpy()
+        kept = ratio_interval(*both.T) if len(before) and before.mean() > 0 else ()
+        yield Finding(name, "image-specific IoU, share kept", kept)
         hardest = values_of(ious, name, most, "image_specific")
         yield Finding(name, "image-specific IoU, most noise", hardest, claim)
         yield Finding(name, "similarity, noise", values_of(answers, name, strong, "similarity"))
@@ -189,8 +189,8 @@ def findings():
         background = values_of(answers, name, strong._replace(where="background"), "hit")
         yield Finding(name, "accuracy, noise on the background", background)
     if last != main:
-        kept = [values_of(answers, name, strong, "kept") for name in (main, last)]
-        yield Finding(main, "similarity kept, difference", (kept[0] - kept[1]).dropna(), "noise")
+        first, second = (values_of(answers, name, strong, "kept") for name in (main, last))
+        yield Finding(main, "similarity kept, difference", (first - second).dropna(), "noise")
 
 
 # %% [markdown]

@@ -31,6 +31,7 @@ from crate_analysis.probes.parts import (
 )
 from crate_analysis.probes.pca import component_auc, pca_rgb, pca_scores
 from crate_analysis.probes.separation import pca_separation
+from crate_analysis.probes.versions import compare_maps
 
 __all__ = [
     "accuracy_under",
@@ -42,6 +43,7 @@ __all__ = [
     "cls_maps",
     "cluster_patches",
     "collect",
+    "compare_maps",
     "component_auc",
     "deepest_patch",
     "effective_patches",

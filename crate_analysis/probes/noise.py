@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
 
-import numpy as np
 import pandas as pd
 import torch
 from jaxtyping import Float
@@ -14,9 +12,8 @@ from torch import Tensor
 from crate_analysis.datasets import Samples, as_samples, stack_images
 from crate_analysis.datasets.noise import Noise, NoisyPictures
 from crate_analysis.models import UnrolledModel
-from crate_analysis.probes.attention import cls_maps
-from crate_analysis.probes.maps import kept_similarity
-from crate_analysis.walk import READING, Reading, check_layer, check_model, device_of, walk
+from crate_analysis.probes.versions import compare_maps
+from crate_analysis.walk import READING, Reading, check_model, device_of
 
 
 def under_noise(
@@ -48,17 +45,11 @@ def under_noise(
     [0, 1]
     """
     samples = as_samples(data, image_size=check_model(model).config.image_size)
-    layer = check_layer(model, layer)
-    clean = _read(model, samples, layer, reading)
-    row_of = {index: row for row, index in enumerate(clean.indices)}
-    frames = []
-    for place, level in enumerate(levels):
-        noisy = _read(model, NoisyPictures(samples, [level], seed), layer, reading)
-        reference = clean.maps[[row_of[index] for index in noisy.indices]]
-        found = kept_similarity(noisy.maps, reference).assign(image=noisy.indices, hit=noisy.hits)
-        names = {"model": model.name, "level": place, **level._asdict()}
-        frames.append(found.assign(**names)[[*names, *found]])
-    return pd.concat(frames, ignore_index=True)
+    noisy = [NoisyPictures(samples, [level], seed) for level in levels]
+    found = compare_maps(model, samples, dict(enumerate(noisy)), layer, reading)
+    columns = pd.DataFrame([level._asdict() for level in levels]).rename_axis("level")
+    found = found.rename(columns={"version": "level"}).join(columns, on="level")
+    return found[["model", "level", *columns, *found.columns[2 : -len(columns.columns)]]]
 
 
 @torch.inference_mode()
@@ -108,32 +99,6 @@ def embedding_change(
             rows = pd.DataFrame({"image": indices, "patches": patches, "change": mean.numpy()})
             frames.append(rows.assign(**names)[[*names, *rows]].dropna(subset="change"))
     return pd.concat(frames, ignore_index=True)
-
-
-class _Seen(NamedTuple):
-    indices: list[int]
-    maps: Float[Tensor, "b h gh gw"]
-    hits: np.ndarray
-
-
-@torch.inference_mode()
-def _read(model: UnrolledModel, data: Samples, layer: int, reading: Reading) -> _Seen:
-    """The maps of one layer and whether the class is right, in one pass."""
-    last = len(model.layers) - 1
-    samples = as_samples(data)
-    knows = 0 < model.config.num_classes == len(samples.classes)
-    indices: list[int] = []
-    maps, hits = [], []
-    for batch in walk(model, samples, [layer, last], reading):
-        indices += batch.indices
-        for state in batch.states:
-            if state.index == layer:
-                maps.append(cls_maps(state.attention(), batch.grid).cpu())
-        named = model.classify(state.output).argmax(-1).tolist() if knows else [None] * len(indices)
-        for sample, name in zip(batch.samples, named, strict=False):
-            known = knows and sample.label is not None
-            hits.append(float(name == sample.label) if known else np.nan)
-    return _Seen(indices, torch.cat(maps), np.array(hits))
 
 
 def _patch_tokens(model: UnrolledModel, images: Tensor) -> Float[Tensor, "b n d"]:

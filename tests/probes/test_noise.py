@@ -6,7 +6,7 @@ import torch
 
 from crate_analysis import build_model, load_dataset
 from crate_analysis.datasets.noise import Noise
-from crate_analysis.probes import embedding_change, under_noise
+from crate_analysis.probes import compare_maps, embedding_change, under_noise
 
 
 @pytest.fixture(scope="module")
@@ -37,3 +37,13 @@ def test_the_embedding_moves_with_the_noise_and_patches_are_parted_by_contrast(m
     assert np.all(means.loc[2] > means.loc[1]) and np.all(means.loc[1] > 0)
     # each patch is normalised before it is embedded, so that even ones move most
     assert means.loc[1, "low contrast"] > means.loc[1, "high contrast"]
+
+
+def test_larger_images_are_compared_on_the_grid_of_the_originals(model):
+    small, large = (load_dataset("creatures", "val", side, limit=3) for side in (72, 144))
+    found = compare_maps(model, small, {1.0: small, 2.0: large}, -1)
+    assert found.version.tolist() == [1.0] * 3 + [2.0] * 3
+    assert found.kept[:3].tolist() == pytest.approx([1.0] * 3)
+    assert found.similarity[3:].between(0.3, 0.999).all()
+    with pytest.raises(ValueError, match="image 2 of version 'more'"):
+        compare_maps(model, [small[0], small[1]], {"more": small})
