@@ -62,6 +62,14 @@ def test_unequal_batches_are_refused(name, counts, unchecked):
         PAIRS[name](*counts)
 
 
+def test_images_without_masks_are_measured_against_none():
+    some, none, void = planes(TWO), planes(TWO)[:, :0], planes(TWO)[:, 0]
+    for ignored in (None, void):
+        assert head_iou(some, none, ignored).shape == (2, 3, 0)
+        assert patch_ceiling(none, 2, ignored).shape == (2, 0, 2, 2)
+    assert average_precision(tokens(TWO), tokens(TWO)[:, :0], tokens(TWO)[:, 0]).shape == (2, 4, 0)
+
+
 @pytest.mark.parametrize("bad", [float("inf"), float("nan"), -1.0])
 def test_maps_that_are_no_attention_are_refused(bad):
     broken = maps(TWO)

@@ -3,8 +3,8 @@
     python workflow/build.py book book/_build/html
     python workflow/build.py results/mine/summary.ipynb [MORE.ipynb ...] results/mine/html
 
-The first argument is a book's folder, or executed notebooks, which become a book of these pages with
-the configuration of the other; the first of them is its first page.
+The first argument is a book's folder, or executed notebooks, which become a book of these pages
+with the configuration of the other; the first of them is its first page.
 """
 
 from __future__ import annotations

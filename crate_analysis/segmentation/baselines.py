@@ -45,7 +45,7 @@ def patch_ceiling(
     Pixels that are `ignored` (default: none) do not count; a patch of nothing else is in no mask.
     """
     if ignored is not None:
-        check_match(truth=truth[:, 0], ignored=ignored)
+        check_match(truth=truth.any(1), ignored=ignored)
     counted = torch.ones_like(truth[:, :1]) if ignored is None else ~ignored[:, None]
     inside, pixels = (
         planes.unflatten(-2, (-1, patch_size)).unflatten(-1, (-1, patch_size)).sum((-3, -1))

@@ -87,9 +87,9 @@ def head_iou(
     Pixels that are `ignored` (default: none) count nowhere. A true mask without a pixel that
     counts has IoU NaN. Raises ValueError where the images differ in number or size.
     """
-    check_match(masks=masks[:, 0], truth=truth[:, 0])
+    check_match(masks=masks.any(1), truth=truth.any(1))  # of any number, none included
     if ignored is not None:
-        check_match(masks=masks[:, 0], ignored=ignored)
+        check_match(masks=masks.any(1), ignored=ignored)
     counted = torch.ones_like(masks[:, :1]) if ignored is None else ~ignored[:, None]
     planes = (masks, truth & counted, counted)
     heads, true, pixels = (plane.flatten(2).float() for plane in planes)
@@ -137,7 +137,7 @@ def average_precision(
     tensor([[[0.8333]]])
     """
     counts = pixels[:, None] if pixels.ndim == 2 else pixels
-    check_match(scores=scores[:, 0], truth=truth[:, 0], pixels=counts[:, 0])
+    check_match(scores=scores.any(1), truth=truth.any(1), pixels=counts.any(1))
     if scores.isnan().any():
         raise ValueError("scores hold NaN entries; look for the layer that made them")
     if (truth > counts).any():

@@ -10,6 +10,7 @@ import torch
 from sklearn.linear_model import RidgeClassifier
 from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
+from torch.nn.functional import max_pool2d
 
 from crate_analysis.datasets import load_dataset
 from crate_analysis.datasets.creatures import SPLITS, chance, mixtures
@@ -147,7 +148,8 @@ def test_a_change_of_parts_or_coat_changes_nothing_else(datasets):
             assert torch.equal(plain.masks, other.masks)
             assert not torch.equal(plain.image, other.image)
             painted = (plain.image != dataset.background(index)).any(0)
-            assert not ((plain.image != other.image).any(0) & ~painted).any()
+            brim = max_pool2d(painted[None].float(), 3, 1, 1)[0] > 0  # a trace is rounded away
+            assert not ((plain.image != other.image).any(0) & ~brim).any()
 
 
 def test_a_class_that_is_not_there_is_refused(datasets):

@@ -204,6 +204,8 @@ def test_voc_files(voc, classes, objects, palette, mode, labelmap, line):
         if palette is not None:
             image = image.convert("P")
             image.putpalette([value for colour in (palette * 256)[:256] for value in colour])
+        if mode == "I;16":
+            image = image.convert("L")  # Pillow knows no shorter way
         image.convert(mode).save(voc / folder / "a.png")
     for spec in ("voc", "voc-objects"):
         for sample, _ in read_all(f"{spec}:{voc}"):

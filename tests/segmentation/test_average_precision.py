@@ -293,7 +293,7 @@ def test_a_damaged_picture_counts_nowhere_and_shifts_no_other():
     predictions = predict((0, 1.0, A), (2, 1.0, B))
     assert (values(predictions, truth) == 1).all()
     assert best_overlaps(predictions, truth).image.tolist() == [0, 2]
-    with pytest.warns(UserWarning, match="1 of 4 pictures"):
+    with pytest.warns(UserWarning, match="1 of 4 images"):
         found = baseline_objects(dataset, 4)
     ceiling = found[found.model == "patch ceiling"]
     assert ceiling.image.tolist() == [0, 2]

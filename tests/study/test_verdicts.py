@@ -37,7 +37,10 @@ def folder(tmp_path):
     """Two chapters' results, the first in two runs."""
     above, below, about = (MeanInterval(m, m - 0.1, m + 0.1) for m in (0.3, -0.3, 0.0))
     runs = {
-        ("one", "07-segmentation"): [Finding("a", "gain", above, "segmentation"), Finding("a", "x", 1.0)],
+        ("one", "07-segmentation"): [
+            Finding("a", "gain", above, "segmentation"),
+            Finding("a", "x", 1.0),
+        ],
         ("two", "07-segmentation"): [Finding("<b>", "gain", about, "segmentation")],
         ("two", "14-ablation"): [
             Finding("the design", "ISTA", below, "ista", paper="+1.9"),
@@ -76,7 +79,7 @@ def test_tables_for_the_page(folder):
 
 
 def test_what_cannot_be_judged_is_told(tmp_path):
-    with pytest.raises(FileNotFoundError, match="no results below .*: run a chapter"):
+    with pytest.raises(FileNotFoundError, match=r"no results below .*: run a chapter"):
         read_results(tmp_path)
     rows = pd.DataFrame({"claim": ["no-such"], "verdict": ["holds"]})
     with pytest.raises(ValueError, match="no claim is called 'no-such'; there are compression"):

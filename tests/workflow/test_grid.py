@@ -180,7 +180,7 @@ def test_checkpoints_are_the_models_that_are_files(grids, notebook):
         ({"notebooks": {SEGMENTATION[:-1]: {}}}, f"did you mean '{SEGMENTATION}'"),
         ({"notebooks": {SEGMENTATION: {"kep": 1}}}, "'kep' is unknown: did you mean 'keep'"),
         ({"notebooks": {SEGMENTATION: {"seed": 1}}}, "seed is set by the grid; take it out"),
-        ({"notebooks": {CHAPTERS["models-and-data"]: {}}}, "parameter 'models' is unknown"),
+        ({"notebooks": {CHAPTERS["grid"]: {}}}, "parameter 'models' is unknown"),
         ({"notebooks": {SEGMENTATION: "nowhere.yml"}}, "no parameter file nowhere.yml"),
     ],
 )
