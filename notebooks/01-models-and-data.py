@@ -132,7 +132,7 @@ def rates():
 # The commands follow. With `--threads 1` they give the same weights again, bit for bit, on the same
 # machine; elsewhere sums are rounded otherwise. Under `torchrun` they run on several processes or GPUs.
 
-# %% jupyter={"outputs_hidden": true, "source_hidden": true} tags=["hide-input", "hide-output"]
+# %% jupyter={"source_hidden": true} tags=["hide-input", "hide-output"]
 commands = [
     card["command"].replace(" && ", "\n").replace(" --", " \\\n    --") for card in cards.values()
 ]

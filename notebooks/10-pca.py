@@ -77,6 +77,18 @@ def groups_of(samples):
     return {k: own for k, own in places.items() if len(own) >= 5} or {0: torch.arange(len(samples))}
 
 
+def names_of(samples):
+    """The names of all parts."""
+    pairs = [pair for s in samples for pair in zip(s.mask_names, s.part_of, strict=True)]
+    return sorted({name for name, whole in pairs if whole is not None})
+
+
+def by_image(values, of, value):
+    """One row for each name and image."""
+    wide = pd.DataFrame(values).rename_axis("image").reset_index()
+    return wide.melt("image", None, of, value)
+
+
 def grid_of(network, samples):
     """Rows and columns of patches."""
     return tuple(side // network.model.config.patch_size for side in samples[0].image.shape[1:])
@@ -144,11 +156,10 @@ else:
 def tell_parts(network):
     """Balanced accuracy over parts, by what the probe is given of each patch."""
     train, test = read(network, network.train_images), read(network, network.images)
-    grid = grid_of(network, test)
-    names = sorted(
-        {n for s in train for n, w in zip(s.mask_names, s.part_of, strict=True) if w is not None}
+    labels, truth = (
+        patch_labels(part, grid_of(network, test), names_of(train), of="parts")
+        for part in (train, test)
     )
-    labels, truth = (patch_labels(part, grid, names, of="parts") for part in (train, test))
     inputs = part_inputs(network, train, test)
     of_train, of_test = groups_of(train), groups_of(test)
     found = {name: torch.full_like(truth, -1) for name in inputs}
@@ -156,12 +167,10 @@ def tell_parts(network):
         here, there = of_train[group], of_test[group]
         for name, (x, y) in inputs.items():
             found[name][there] = linear_probe(x[here], labels[here], y[there])
-    scored = {name: balanced_accuracy(one, truth).numpy() for name, one in found.items()}
-    return (
-        pd.DataFrame(scored)
-        .rename_axis("image")
-        .reset_index()
-        .melt("image", None, "given", "score")
+    return by_image(
+        {name: balanced_accuracy(one, truth).numpy() for name, one in found.items()},
+        "given",
+        "score",
     )
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]

@@ -103,6 +103,7 @@ def test_a_mask_of_patches_is_one_of_their_pixels():
     patches = np.array([[True, False, False], [False, True, False]])
     pixels = patches.repeat(2, 0).repeat(2, 1)
     assert np.array_equal(overlay(picture, patches), overlay(picture, pixels))
+    assert np.array_equal(tint(picture, patches[None]), tint(picture, pixels[None]))
 
 
 def test_a_sheet_holds_every_tile_in_its_place(ax):

