@@ -3,7 +3,7 @@
 `python benchmarks/unroll.py [FOLDER]` times a forward pass against the same formulas written as one
 function without states, and a pass with edits against one without. FOLDER, another checkout of this
 project, adds the forward pass of its code. Ratios are taken between things timed alternately in
-this one run, since machines are noisy.
+this one run, and of computing time on one thread, since machines are noisy and shared.
 """
 
 from __future__ import annotations
@@ -18,40 +18,17 @@ from typing import Any
 import torch
 
 from crate_analysis import build_model
+from crate_analysis.interventions import ablate_head, change
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.unrolled import merge_heads, split_heads, weighted_values
 
-ROUNDS = 21
+ROUNDS = 15
 CASES = [  # architecture, images in a batch
     ("crate_micro_patch6_72.creatures", 16),
     ("vit_micro_patch6_72.creatures", 16),
     ("crate_tiny_patch8_224.cpal24", 1),
     ("vit_tiny_patch16_224", 1),
 ]
-
-
-class HeadsOff:
-    """The least an edit can be: the first head of a layer hands on nothing."""
-
-    place = "head_outputs"
-
-    def __init__(self, layer: int) -> None:
-        self.layer = layer
-
-    def __call__(self, value: torch.Tensor, state: object) -> torch.Tensor:
-        return torch.cat([torch.zeros_like(value[:, :1]), value[:, 1:]], 1)
-
-
-class SameAttention:
-    """An edit that has the whole attention matrix built."""
-
-    place = "attention"
-
-    def __init__(self, layer: int) -> None:
-        self.layer = layer
-
-    def __call__(self, value: torch.Tensor, state: object) -> torch.Tensor:
-        return value
 
 
 def bare_forward(model: Any, images: torch.Tensor) -> torch.Tensor:
@@ -72,14 +49,14 @@ def bare_forward(model: Any, images: torch.Tensor) -> torch.Tensor:
 
 
 def ratio(ours: Callable[[], object], other: Callable[[], object]) -> tuple[float, float, float]:
-    """Median times of both (s), and the median of their ratio, round by round."""
+    """Median computing times of both (s), and the median of their ratio, round by round."""
     times = []
     for turn in range(ROUNDS + 2):
         pair = [0.0, 0.0]
         for place in (0, 1) if turn % 2 else (1, 0):
-            start = time.perf_counter()
+            start = time.process_time()
             (ours, other)[place]()
-            pair[place] = time.perf_counter() - start
+            pair[place] = time.process_time() - start
         times.append(pair)
     mine, others = zip(*times[2:], strict=True)  # the first rounds warm up
     ratios = [a / b for a, b in zip(mine, others, strict=True)]
@@ -120,7 +97,8 @@ def rows(arch: str, batch: int, folder: str | None) -> list[tuple[str, float, fl
         other = from_checkout(folder, arch, model.state_dict())
         assert torch.equal(model(images), other(images))
         compared["without edits / other checkout"] = (lambda: model(images), lambda: other(images))
-    for name, edit in (("a head", HeadsOff(middle)), ("attention", SameAttention(middle))):
+    same = change(middle, "attention", lambda value, state: value)
+    for name, edit in (("a head", ablate_head(middle, 0)), ("attention", same)):
         compared[f"{name} of one layer edited / without edits"] = (
             lambda edit=edit: model(images, edits=[edit]),
             lambda: model(images),
@@ -132,6 +110,7 @@ def rows(arch: str, batch: int, folder: str | None) -> list[tuple[str, float, fl
 @torch.inference_mode()
 def main() -> None:
     torch.manual_seed(0)
+    torch.set_num_threads(1)
     folder = sys.argv[1] if sys.argv[1:] else None
     for arch, batch in CASES:
         for name, mine, other, times in rows(arch, batch, folder):

@@ -359,6 +359,7 @@ def agreement():
         for row in points.nlargest(2, "lost").itertuples():
             ax.annotate(f"{row.layer + 1}.{row.head + 1}", (row.precision, row.lost), fontsize=8)
         ax.axhline(0, color="0.7", linewidth=0.8, zorder=0)
+        ax.margins(0.12)
         ax.set(title=part, xlabel="average precision")
         frames.append(points.assign(part=part))
     axes[0][0].set_ylabel("loss of log odds (nats)")
@@ -404,15 +405,17 @@ def tokens():
     shown = ["its patches", "other patches", "[CLS]"]
     of = twins[(twins.model == main) & (twins.question == twins.part) & twins.what.isin(shown)]
     parts = list(of.part.unique())
-    _, axes = plt.subplots(1, len(parts), figsize=(2 + 2.7 * len(parts), 3.6), sharey=True,
+    figure, axes = plt.subplots(1, len(parts), figsize=(2 + 2.5 * len(parts), 3.6), sharey=True,
                            squeeze=False, layout="constrained")  # fmt: skip
     for ax, part in zip(axes[0], parts, strict=True):
         rows = of[of.part == part].assign(value=lambda frame: frame.carried)
         colours = {main: study.colours[main]}
         layer_curves(rows, colours, "what", shown, ylabel="share carried", ax=ax)
         ax.set_xlabel(f"layer\n{part}")
-        if ax is not axes[0][0]:
-            ax.get_legend().remove()
+        legend = ax.get_legend()
+        legend.remove()
+    words = [text.get_text() for text in legend.texts]
+    figure.legend(legend.legend_handles, words, loc="outside upper center", ncols=4, frameon=False)
     return of
 
 
@@ -457,7 +460,7 @@ def classes():
     of = heads[(heads.model == main) & (heads.by == "mean") & (heads.question == "class")]
     names = study.networks[0].images.classes
     long = max(map(len, names)) > 16
-    named = of.assign(name=of.label.map(lambda n: f"class {n}" if long else names[n]))
+    named = of.assign(name=of.label.map(lambda n: f"class {n:02}" if long else names[n]))
     grid = named.pivot_table(index=["layer", "head"], columns="name", values="right")
     _, ax = plt.subplots(figsize=(10, 2.6 + 0.2 * len(grid)))
     head_grid(grid, limit=0.8, ax=ax)
@@ -503,15 +506,16 @@ def steps():
     ).drop("as it is", errors="ignore")
     levels = (np.zeros(len(before)), before, np.full(len(before), ends.value.mean()))
     _, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, layout="constrained")
-    for line, shown in zip(axes, (list(STEPS)[:5], list(STEPS)[5:]), strict=True):
-        for ax, column, level in zip(line, frame, levels, strict=True):
-            later = column.startswith("$") and line is axes[1]
+    for half, shown in enumerate((list(STEPS)[:5], list(STEPS)[5:])):
+        for ax, column, level in zip(axes[half], frame, levels, strict=True):
+            later = half if column.startswith("$") else 0
             ax.plot(before.index + 1 - later, level, color="0.6", linestyle="--", zorder=0)
             for name in shown:
                 values = frame.loc[name, column]
                 ax.plot(values.index + 1, values, marker="o", markersize=4, label=name)
             ax.set_ylabel(column)
-        line[0].legend(fontsize="x-small", frameon=False)
+        axes[half, 0].legend(fontsize="x-small", frameon=False)
+    axes[0, 0].set_xlim(0.7, len(before) + 0.3)
     for ax in axes[1]:
         ax.set_xlabel("layer that is changed")
     return frame.reset_index()
