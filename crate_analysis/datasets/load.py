@@ -65,7 +65,8 @@ def load_dataset(
     | `folder:ROOT` | `ROOT/[SPLIT/][CLASS/]x.jpg` | folder, if any | none |
 
     Splits are `train`, `val` and `test` (and `dev`, to watch a training on) of the generated ones,
-    `val` of photographs, and what is on disk of the others; where there are no splits on disk, all of it is `val`.
+    `val` of photographs, and what is on disk of the others; where there are no splits on disk, all
+    of it is `val`.
     `image_size` is the side in pixels; by default 96 for single animals, 84 for large ones and 224
     for scenes, and the images' own size for the others. `limit` keeps the first items of the
     generated ones, whose splits have no end, and a random choice that `seed` settles of the others.
@@ -97,4 +98,6 @@ def load_dataset(
         raise ValueError(f"{kind!r} takes no folder: write {kind!r} or 'folder:{root}'")
     if kind in READ:
         raise ValueError(f"{spec!r} names no folder: write '{kind}:ROOT'")
-    raise ValueError(unknown("data set", spec, [*GENERATED, *PACKAGED, *(f"{name}:ROOT" for name in READ)]))
+    raise ValueError(
+        unknown("data set", spec, [*GENERATED, *PACKAGED, *(f"{name}:ROOT" for name in READ)])
+    )

@@ -37,7 +37,11 @@ LEFT_OUT = r"-s\d+$|-dim64-"
 
 
 def page_networks() -> list[str]:
-    """The shipped networks that the page offers, the first one the page begins with."""
+    """The shipped networks that the page offers; with the first one the page begins.
+
+    >>> page_networks()[:2]
+    ['crate-creatures', 'vit-creatures']
+    """
     names = [name for name in shipped_files() if not re.search(LEFT_OUT, name)]
     return sorted(names, key=lambda name: (name not in FIRST, name))
 
@@ -51,6 +55,12 @@ def export_page(folder: Path, networks: Sequence[str] | None = None, n_images: i
     n_images : for each data set, the first validation image of each class, as many classes.
 
     Raises what `load_model` and `load_dataset` raise.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     export_page(Path(folder), ["crate-creatures"], n_images=1)
+    ...     sorted(path.name for path in Path(folder).glob("*-*"))
+    ['images-creatures-72.js', 'network-crate-creatures.js']
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*SOURCES, STYLE):

@@ -1,5 +1,6 @@
 """Reading layers of a model: attention maps and patch features."""
 
+from crate_analysis.probes.artifacts import artifact_frame, outlier_patches, without_outliers
 from crate_analysis.probes.attention import (
     cls_attention,
     cls_maps,
@@ -13,10 +14,13 @@ from crate_analysis.probes.features import patch_features, patch_keys
 from crate_analysis.probes.maps import (
     attention_share,
     effective_patches,
+    kept_similarity,
     map_frame,
+    map_numbers,
     map_similarity,
     regrid,
 )
+from crate_analysis.probes.noise import embedding_change, under_noise
 from crate_analysis.probes.parts import (
     adjusted_rand,
     balanced_accuracy,
@@ -27,23 +31,30 @@ from crate_analysis.probes.parts import (
 )
 from crate_analysis.probes.pca import component_auc, pca_rgb, pca_scores
 from crate_analysis.probes.separation import pca_separation
+from crate_analysis.probes.versions import compare_maps
 
 __all__ = [
     "accuracy_under",
     "adjusted_rand",
+    "artifact_frame",
     "attention_share",
     "balanced_accuracy",
     "cls_attention",
     "cls_maps",
     "cluster_patches",
     "collect",
+    "compare_maps",
     "component_auc",
     "deepest_patch",
     "effective_patches",
+    "embedding_change",
+    "kept_similarity",
     "linear_probe",
     "map_frame",
+    "map_numbers",
     "map_similarity",
     "mirror",
+    "outlier_patches",
     "papers_layer",
     "patch_attention",
     "patch_features",
@@ -56,4 +67,6 @@ __all__ = [
     "regrid",
     "separation_auc",
     "shuffle_patches",
+    "under_noise",
+    "without_outliers",
 ]

@@ -14,9 +14,7 @@ from crate_analysis.probes.pca import pca_scores
 from crate_analysis.walk import READING, Reading, check_model
 
 
-def pca_separation(
-    model: UnrolledModel, data: Samples, reading: Reading = READING
-) -> pd.DataFrame:
+def pca_separation(model: UnrolledModel, data: Samples, reading: Reading = READING) -> pd.DataFrame:
     """AUC of the first component of the patch features of each layer, one PCA for all images.
 
     Yu et al. 2024 (arXiv 2308.16271), Fig. 3, show it in colours; here it is a number: how surely a

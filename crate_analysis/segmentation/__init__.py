@@ -1,16 +1,18 @@
 """Masks from attention, and their agreement with the truth."""
 
+from crate_analysis.segmentation.artifacts import TREATMENTS, masked_iou
 from crate_analysis.segmentation.average_precision import (
     TrueObjects,
     best_overlaps,
     coco_average_precision,
     true_objects,
 )
-from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling
+from crate_analysis.segmentation.baselines import blob_about, centre_attention, patch_ceiling
 from crate_analysis.segmentation.detection import (
     baseline_objects,
     detect_objects,
     find_objects,
+    layer_overlaps,
     read_results,
     write_coco_results,
 )
@@ -24,6 +26,7 @@ from crate_analysis.segmentation.masks import (
     head_iou,
     to_pixels,
 )
+from crate_analysis.segmentation.queries import query_scores
 from crate_analysis.segmentation.readings import DINO, READINGS, iou_readings
 from crate_analysis.segmentation.refine import refine_masks
 from crate_analysis.segmentation.rivals import (
@@ -40,6 +43,7 @@ __all__ = [
     "DINO",
     "READINGS",
     "RIVALS",
+    "TREATMENTS",
     "Scoring",
     "TrueObjects",
     "Truth",
@@ -51,6 +55,7 @@ __all__ = [
     "best_head_iou",
     "best_heads",
     "best_overlaps",
+    "blob_about",
     "by_class",
     "centre_attention",
     "choose_heads",
@@ -62,10 +67,13 @@ __all__ = [
     "head_scores",
     "image_specific",
     "iou_readings",
+    "layer_overlaps",
     "location_prior",
     "maskcut",
+    "masked_iou",
     "mean_masks",
     "patch_ceiling",
+    "query_scores",
     "read_results",
     "refine_masks",
     "scores_with_rivals",

@@ -232,9 +232,7 @@ class Study:
     @cached_property
     def gate_notes(self) -> dict[str, str]:
         """Of each network that did not learn its task, a line that says so, by label."""
-        notes = {
-            label: gate_note(parse_spec(self._specs[label]).what) for label in self.labels
-        }
+        notes = {label: gate_note(parse_spec(self._specs[label]).what) for label in self.labels}
         return {label: f"{note}." for label, note in notes.items() if note}
 
     @property
