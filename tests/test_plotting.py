@@ -103,6 +103,7 @@ def test_a_mask_of_patches_is_one_of_their_pixels():
     patches = np.array([[True, False, False], [False, True, False]])
     pixels = patches.repeat(2, 0).repeat(2, 1)
     assert np.array_equal(overlay(picture, patches), overlay(picture, pixels))
+    assert np.array_equal(tint(picture, patches[None]), tint(picture, pixels[None]))
 
 
 def test_a_sheet_holds_every_tile_in_its_place(ax):
@@ -113,6 +114,16 @@ def test_a_sheet_holds_every_tile_in_its_place(ax):
     assert canvas.shape == (2 * 3 + GAP, 3 * 4 + 2 * GAP, 3)
     assert canvas[3 + GAP, 2 * (4 + GAP), 0] == 50
     assert (canvas[3] == 255).all()
+
+
+def test_long_names_above_a_head_grid_are_turned(ax):
+    heads = pd.MultiIndex.from_product([range(2), range(2)])
+    names = ["a long name", "another"]
+    head_grid(pd.DataFrame(np.zeros((4, 2)), heads, names), ax=ax)
+    ax.figure.canvas.draw()
+    labels = [tick.label2 for tick in ax.xaxis.get_major_ticks()]
+    assert [label.get_text() for label in labels if label.get_visible()] == names
+    assert {label.get_rotation() for label in labels} == {45}
 
 
 def test_head_grid_shows_hundredths_and_frames_what_is_marked(ax):

@@ -12,7 +12,7 @@ from PIL import Image
 from torch import Tensor
 
 from . import files
-from .load import GENERATED, READ, load_dataset
+from .load import GENERATED, PACKAGED, READ, load_dataset
 from .sample import Sample, SampleDataset, Samples
 
 WANTED = (
@@ -86,7 +86,7 @@ def as_samples(
     return SampleList([_sample(one, place) for place, one in enumerate(data)])
 
 
-_KINDS = (*GENERATED, *READ)
+_KINDS = (*GENERATED, *PACKAGED, *READ)
 
 
 def _sample(one: Any, place: int) -> Sample:

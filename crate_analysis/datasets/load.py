@@ -18,6 +18,7 @@ from .creatures import (
     WidePartCreatures,
 )
 from .folder import Folder
+from .photographs import Photographs
 from .sample import SampleDataset
 from .voc import Voc, VocObjects
 
@@ -30,6 +31,7 @@ GENERATED: dict[str, Callable[..., SampleDataset]] = {
     "creatures-parts-wide": WidePartCreatures,
     "creatures-coats": CoatCreatures,
 }
+PACKAGED: dict[str, Callable[..., SampleDataset]] = {"photographs": Photographs}
 READ: dict[str, Callable[..., SampleDataset]] = {
     "voc": Voc,
     "voc-objects": VocObjects,
@@ -56,13 +58,15 @@ def load_dataset(
     | `creatures-parts` | generated, one large animal each | its parts | the animal and its parts |
     | `creatures-parts-wide` | the same in wider poses | its parts | the animal and its parts |
     | `creatures-coats` | those of `creatures-parts` | its coat | the animal and its parts |
+    | `photographs` | six, of installed packages | None | none |
     | `voc:ROOT` | PASCAL VOC segmentation | None | one per class; void |
     | `voc-objects:ROOT` | the same | None | one per object; void |
     | `coco:ROOT` | COCO instances | None | one per instance; crowds |
     | `folder:ROOT` | `ROOT/[SPLIT/][CLASS/]x.jpg` | folder, if any | none |
 
     Splits are `train`, `val` and `test` (and `dev`, to watch a training on) of the generated ones,
-    and what is on disk of the others; where there are no splits on disk, all of it is `val`.
+    `val` of photographs, and what is on disk of the others; where there are no splits on disk, all
+    of it is `val`.
     `image_size` is the side in pixels; by default 96 for single animals, 84 for large ones and 224
     for scenes, and the images' own size for the others. `limit` keeps the first items of the
     generated ones, whose splits have no end, and a random choice that `seed` settles of the others.
@@ -84,10 +88,16 @@ def load_dataset(
         if split not in SPLITS:
             raise ValueError(unknown("split", split, SPLITS))
         return GENERATED[kind](split, image_size, limit, seed)
+    if kind in PACKAGED and not colon:
+        return PACKAGED[kind](split, image_size, limit, seed)
     if kind in READ and root:
         return READ[kind](root, split, image_size, limit, seed)
     if kind in GENERATED:
         raise ValueError(f"{kind!r} is generated and takes no folder: write {kind!r}, not {spec!r}")
+    if kind in PACKAGED:
+        raise ValueError(f"{kind!r} takes no folder: write {kind!r} or 'folder:{root}'")
     if kind in READ:
         raise ValueError(f"{spec!r} names no folder: write '{kind}:ROOT'")
-    raise ValueError(unknown("data set", spec, [*GENERATED, *(f"{name}:ROOT" for name in READ)]))
+    raise ValueError(
+        unknown("data set", spec, [*GENERATED, *PACKAGED, *(f"{name}:ROOT" for name in READ)])
+    )

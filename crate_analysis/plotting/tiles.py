@@ -44,11 +44,15 @@ def overlay(picture: Picture, mask: NDArray[np.bool_], colour: Colour = MASK_COL
 
 
 def tint(picture: Picture, masks: NDArray[np.bool_]) -> Picture:
-    """A picture with each mask (m, H, W) in a colour of its own: red, blue, green, and on."""
+    """A picture with each mask in a colour of its own: red, blue, green, and on.
+
+    Masks of patches, (m, gh, gw), are as good as those of pixels, (m, H, W).
+    """
     import seaborn as sns
 
     tinted = picture.astype(float)
     for mask, colour in zip(masks, itertools.cycle(sns.color_palette("Set1")), strict=False):
+        mask = _blocks(mask, picture.shape[:2])
         tinted[mask] = 0.45 * picture[mask] + 0.55 * 255 * np.array(colour)
     return tinted.astype(np.uint8)
 
@@ -87,8 +91,15 @@ def sheet(
     first = 0
     for name, count in (groups or {}).items():
         middle = (first + count / 2) * (width + GAP) - GAP / 2
-        place = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
-        ax.annotate(name, (middle, 1), xytext=(0, 18), ha="center", va="bottom", **place)
+        ax.annotate(
+            name,
+            (middle, 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(0, 18),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+        )
         first += count
     return ax
 

@@ -1,5 +1,6 @@
 """Reading layers of a model: attention maps and patch features."""
 
+from crate_analysis.probes.artifacts import artifact_frame, outlier_patches, without_outliers
 from crate_analysis.probes.attention import (
     cls_attention,
     cls_maps,
@@ -8,7 +9,7 @@ from crate_analysis.probes.attention import (
     patch_attention,
 )
 from crate_analysis.probes.collect import collect
-from crate_analysis.probes.controls import accuracy_under, pixel_features, shuffle_patches
+from crate_analysis.probes.controls import accuracy_under, mirror, pixel_features, shuffle_patches
 from crate_analysis.probes.features import patch_features, patch_keys
 from crate_analysis.probes.maps import (
     attention_share,
@@ -28,12 +29,14 @@ from crate_analysis.probes.parts import (
     patch_labels,
     separation_auc,
 )
-from crate_analysis.probes.pca import pca_rgb, pca_scores
+from crate_analysis.probes.pca import component_auc, pca_rgb, pca_scores
+from crate_analysis.probes.separation import pca_separation
 from crate_analysis.probes.versions import compare_maps
 
 __all__ = [
     "accuracy_under",
     "adjusted_rand",
+    "artifact_frame",
     "attention_share",
     "balanced_accuracy",
     "cls_attention",
@@ -41,6 +44,7 @@ __all__ = [
     "cluster_patches",
     "collect",
     "compare_maps",
+    "component_auc",
     "deepest_patch",
     "effective_patches",
     "embedding_change",
@@ -49,6 +53,8 @@ __all__ = [
     "map_frame",
     "map_numbers",
     "map_similarity",
+    "mirror",
+    "outlier_patches",
     "papers_layer",
     "patch_attention",
     "patch_features",
@@ -56,9 +62,11 @@ __all__ = [
     "patch_labels",
     "pca_rgb",
     "pca_scores",
+    "pca_separation",
     "pixel_features",
     "regrid",
     "separation_auc",
     "shuffle_patches",
     "under_noise",
+    "without_outliers",
 ]

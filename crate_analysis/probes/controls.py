@@ -78,6 +78,20 @@ def shuffle_patches(
     )
 
 
+def mirror(sample: Sample) -> Sample:
+    """The sample with left and right exchanged, as pixels and as truth.
+
+    A map that follows the image follows its mirror image too, mirrored: a test without a truth.
+
+    >>> from crate_analysis import load_dataset
+    >>> sample = load_dataset("creatures", "val", 72)[0]
+    >>> bool((mirror(mirror(sample)).image == sample.image).all())
+    True
+    """
+    planes = ("image", "masks", "void", "crowds")
+    return replace(sample, **{name: getattr(sample, name).flip(-1) for name in planes})
+
+
 def accuracy_under(
     model: UnrolledModel,
     data: Samples,

@@ -1,5 +1,6 @@
 """Masks from attention, and their agreement with the truth."""
 
+from crate_analysis.segmentation.artifacts import TREATMENTS, masked_iou
 from crate_analysis.segmentation.average_precision import (
     TrueObjects,
     best_overlaps,
@@ -10,6 +11,8 @@ from crate_analysis.segmentation.baselines import blob_about, centre_attention, 
 from crate_analysis.segmentation.detection import (
     baseline_objects,
     detect_objects,
+    find_objects,
+    layer_overlaps,
     read_results,
     write_coco_results,
 )
@@ -40,6 +43,7 @@ __all__ = [
     "DINO",
     "READINGS",
     "RIVALS",
+    "TREATMENTS",
     "Scoring",
     "TrueObjects",
     "Truth",
@@ -57,13 +61,16 @@ __all__ = [
     "choose_heads",
     "coco_average_precision",
     "detect_objects",
+    "find_objects",
     "head_agreement",
     "head_iou",
     "head_scores",
     "image_specific",
     "iou_readings",
+    "layer_overlaps",
     "location_prior",
     "maskcut",
+    "masked_iou",
     "mean_masks",
     "patch_ceiling",
     "query_scores",

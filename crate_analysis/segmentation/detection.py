@@ -28,7 +28,11 @@ from crate_analysis.fingerprints import describe, of_code, of_edits
 from crate_analysis.models import Edit, UnrolledModel
 from crate_analysis.names import digest, slug
 from crate_analysis.probes.features import patch_keys
-from crate_analysis.segmentation.average_precision import check_one_layer
+from crate_analysis.segmentation.average_precision import (
+    best_overlaps,
+    check_one_layer,
+    true_objects,
+)
 from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling, patch_grid
 from crate_analysis.segmentation.maskcut import maskcut
 from crate_analysis.segmentation.masks import to_pixels
@@ -128,6 +132,34 @@ def find_objects(
     dataset = as_samples(dataset, image_size=model.config.image_size)
     images = range(reading.count(dataset))
     return _frame(list(_records(model, dataset, images, cuts, reading, edits)))
+
+
+def layer_overlaps(
+    model: UnrolledModel,
+    dataset: Samples,
+    layers: Sequence[int] | None = None,
+    n_masks: int = 3,
+    tau: float = 0.15,
+    reading: Reading = READING,
+) -> pd.DataFrame:
+    """How well MaskCut covers the objects of each image, layer by layer, and beside it raw pixels.
+
+    Arguments are those of `find_objects`; `layers` are by default all. Returns the columns of
+    `best_overlaps` with `layer` before them, -1 for MaskCut on the raw pixels of the same patches.
+    A layer whose features are cut nowhere has 0 for every image.
+    """
+    wanted = check_layers(check_model(model), layers)
+    data = as_samples(dataset, image_size=model.config.image_size)
+    truth = true_objects(data)
+    found = find_objects(model, data, wanted, n_masks, tau, reading=reading)
+    pixels = baseline_objects(data, model.config.patch_size, n_masks, tau, reading)
+    found = pd.concat([found, pixels[pixels.model == "raw pixels"].drop(columns="model")])
+    frames = []
+    for layer in (*wanted, -1):
+        overlaps = best_overlaps(found[found.layer == layer], truth)
+        overlaps.insert(0, "layer", layer)
+        frames.append(overlaps)
+    return pd.concat(frames, ignore_index=True)
 
 
 def baseline_objects(

@@ -24,14 +24,14 @@ from torch import Tensor
 from crate_analysis.datasets import Sample, SampleDataset, batches, load_dataset, stack_images
 from crate_analysis.datasets.batches import AbsentError, attempts
 from crate_analysis.datasets.sample import UnreadableSampleError
-from crate_analysis.models import UnrolledModel, load_models, load_snapshots
+from crate_analysis.models import UnrolledModel, load_model, load_snapshots
 from crate_analysis.models.registry import from_config
 from crate_analysis.models.zoo import gate_note
 from crate_analysis.plotting import Colour, model_colours
 from crate_analysis.probes import papers_layer
 from crate_analysis.provenance import provenance
 from crate_analysis.segmentation.rivals import FROM_TRAINING, RIVALS
-from crate_analysis.specs import parse_spec
+from crate_analysis.specs import parse_spec, parse_specs
 from crate_analysis.study.findings import (
     Finding,
     Subject,
@@ -97,8 +97,7 @@ class Network:
         """
         if self.weights == "untrained":
             return iter(())
-        spec = self.study.models[self.study.labels.index(self.label)]
-        return load_snapshots(spec, self.study.device)
+        return load_snapshots(self.study._specs[self.label], self.study.device)
 
     @property
     def colour(self) -> Colour:
@@ -155,8 +154,9 @@ class Study:
                     f"parameter {name!r} must be at least {least}, not {self.parameters[name]}"
                 )
         earlier = namespace.get("study")
-        same = isinstance(earlier, Study) and earlier.chapter == chapter
-        self._numbers: dict[str, int] = earlier._numbers if same else {}
+        self._numbers: dict[str, int] = {}
+        if isinstance(earlier, Study) and earlier.chapter == chapter:
+            self._numbers = earlier._numbers
         if get_ipython() is not None:
             from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -172,11 +172,29 @@ class Study:
 
     @cached_property
     def networks(self) -> tuple[Network, ...]:
-        """The trained networks, in the order of `models`; the first is the chapter's main one."""
-        return tuple(
-            self._network(label, "trained", model)
-            for label, model in load_models(self.models, self.device).items()
-        )
+        """The trained networks, in the order of `models`; the first is the chapter's main one.
+
+        One that needs a package which is not installed is left out, and a line says how to get it.
+        Raises ModuleNotFoundError where none is left.
+        """
+        found, missing = [], None
+        for label, spec in self._specs.items():
+            try:
+                model = load_model(spec, device=self.device)
+            except ModuleNotFoundError as error:
+                _say(f"`{label}` is left out: {error}.")
+                missing = error
+            else:
+                found.append(self._network(label, "trained", model))
+        if missing and not found:
+            raise missing
+        return tuple(found)
+
+    @cached_property
+    def _specs(self) -> dict[str, str]:
+        """Label -> the model as it was given."""
+        specs = parse_specs(self.models)
+        return {spec.label: given for spec, given in zip(specs, self.models, strict=True)}
 
     @cached_property
     def untrained(self) -> tuple[Network, ...]:
@@ -201,17 +219,20 @@ class Study:
         return Network(label, weights, model, self.load_images(model, "val"), layer, self)
 
     def load_images(self, model: UnrolledModel, split: str) -> SampleDataset:
-        """`n_images` images of a split, at the size that a model is measured at."""
-        size = self.image_size or model.config.image_size
+        """`n_images` images of a split, at the size that a model is measured at.
+
+        That is `image_size`, which may hold sizes by the networks' labels, or the model's own.
+        """
+        size = self.image_size
+        if isinstance(size, dict):
+            size = size.get(model.name)
+        size = size or model.config.image_size
         return load_dataset(self.dataset, split, size, self.n_images, self.seed)
 
     @cached_property
     def gate_notes(self) -> dict[str, str]:
         """Of each network that did not learn its task, a line that says so, by label."""
-        notes = {
-            label: gate_note(parse_spec(spec).what)
-            for label, spec in zip(self.labels, self.models, strict=True)
-        }
+        notes = {label: gate_note(parse_spec(self._specs[label]).what) for label in self.labels}
         return {label: f"{note}." for label, note in notes.items() if note}
 
     @property
@@ -414,8 +435,9 @@ class Study:
 
     def provenance(self) -> None:
         """Show how the page came about, and write the whole record to `CHAPTER-provenance.json`."""
-        models = self.parameters.get("models", [])  # a chapter about other chapters has none
-        images = [network.images for network in self.networks] if models else []
+        has_models = bool(self.parameters.get("models"))  # a chapter about others has none
+        models = [self._specs[label] for label in self.labels] if has_models else []
+        images = [network.images for network in self.networks] if has_models else []
         record = provenance(self.chapter, self.parameters, models, images)
         write_text(self._file("-provenance.json"), json.dumps(record, indent=2) + "\n")
         code = record["code"]
@@ -479,7 +501,7 @@ class Study:
 
     def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
         quantities = list(dict.fromkeys(finding.quantity for finding in findings))
-        of = {name: rows for name, rows in frame.groupby("model", sort=False)}
+        of = {str(name): rows for name, rows in frame.groupby("model", sort=False)}
         networks = {
             network.label: {"layer": network.layer + 1, "depth": len(network.model.layers)}
             for network in self.networks

@@ -8,7 +8,7 @@ import torch
 from crate_analysis import build_model, load_dataset, load_model
 from crate_analysis.datasets import Sample
 from crate_analysis.interventions import ablate_head
-from crate_analysis.probes import accuracy_under, pixel_features, shuffle_patches
+from crate_analysis.probes import accuracy_under, mirror, pixel_features, shuffle_patches
 from crate_analysis.walk import Reading
 
 SIDE, PATCH = 8, 2
@@ -119,3 +119,13 @@ def test_raw_pixels_are_means_of_cells():
     images[0, 0, :2, :2] = torch.tensor([[0, 255], [255, 0]])
     [features] = pixel_features(images, 2)
     assert features.tolist() == [0.0, *[-0.5] * 11]
+
+
+def test_a_mirrored_sample_is_mirrored_in_all_its_planes():
+    image = torch.arange(12, dtype=torch.uint8).view(3, 2, 2)
+    left = torch.tensor([[True, False], [True, False]])
+    sample = Sample(image, None, left[None], ("half",), "x", void=~left, crowds=left[None])
+    turned = mirror(sample)
+    assert turned.image[0].tolist() == [[1, 0], [3, 2]]
+    assert torch.equal(turned.masks[0], ~left) and torch.equal(turned.void, left)
+    assert torch.equal(turned.crowds[0], ~left) and turned.mask_names == ("half",)

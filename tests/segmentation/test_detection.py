@@ -19,13 +19,15 @@ from crate_analysis.datasets.coco import decode
 from crate_analysis.probes import patch_features
 from crate_analysis.segmentation import (
     baseline_objects,
+    best_overlaps,
     detect_objects,
+    find_objects,
+    layer_overlaps,
     maskcut,
     read_results,
     to_pixels,
     write_coco_results,
 )
-from crate_analysis.segmentation.detection import find_objects
 from crate_analysis.walk import Reading
 from crate_analysis.writing import DamagedFileError
 
@@ -247,3 +249,25 @@ def test_a_result_file_is_of_one_layer(scenes, whole, tmp_path):
     with pytest.raises(ValueError, match=r"layers \[0, 2\] are given: choose one"):
         write_coco_results(frame, scenes, tmp_path / "x.json")
     assert read_results(whole[0]).equals(frame)
+
+
+def test_overlaps_by_layer_are_those_of_the_objects_found(model, scenes, whole):
+    by_layer = layer_overlaps(model, scenes, [0, -1])
+    assert list(by_layer) == ["layer", "image", "corloc", "box", "mask"]
+    _, frame = whole
+    pixels = baseline_objects(scenes, 6)
+    expected = {layer: frame[frame.layer == layer] for layer in (0, 2)}
+    expected[-1] = pixels[pixels.model == "raw pixels"].drop(columns="model")
+    for layer, found in expected.items():
+        own = by_layer[by_layer.layer == layer].drop(columns="layer").reset_index(drop=True)
+        pd.testing.assert_frame_equal(own, best_overlaps(found, scenes))
+
+
+def test_a_layer_without_objects_covers_nothing(model, scenes, monkeypatch):
+    detection = import_module("crate_analysis.segmentation.detection")
+    none = find_objects(model, scenes, [0]).iloc[:0]
+    monkeypatch.setattr(detection, "find_objects", lambda *_, **__: none)
+    by_layer = layer_overlaps(model, scenes, [1])
+    own = by_layer[by_layer.layer == 1]
+    assert len(own) == len(by_layer[by_layer.layer == -1]) > 0
+    assert (own[["corloc", "box", "mask"]] == 0).all(axis=None)

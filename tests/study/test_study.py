@@ -1,5 +1,6 @@
 """Study: what a chapter sets up, and the outputs that it leaves."""
 
+import json
 import re
 
 import matplotlib.pyplot as plt
@@ -13,7 +14,8 @@ from crate_analysis.study import study as module
 from crate_analysis.study.showing import inline_html
 
 KINDS = {
-    "models": list[str], "dataset": str, "n_images": int, "image_size": "int or None",
+    "models": list[str], "dataset": str, "n_images": int,
+    "image_size": "dict[str, int] or int or None",
     "layer": "int or None", "device": str, "workers": int, "seed": int, "output": str,
 }  # fmt: skip
 
@@ -73,6 +75,35 @@ def test_networks_know_their_images_layer_and_colour(make):
     assert crate.inputs([0, 2]).shape == (2, 3, 72, 72)
     assert crate.pixels([1])[0].shape == (72, 72, 3)
     assert make(layer=-1).networks[0].layer == 5
+
+
+def test_an_image_size_may_be_one_networks_own(make):
+    sizes = {"mine": 84, "another": 60}  # of another, which this run has not, nothing is asked
+    study = make(models=["crate-creatures", "mine=vit-creatures"], image_size=sizes)
+    assert [network.images.image_size for network in study.networks] == [72, 84]
+    assert [network.train_images.image_size for network in study.networks] == [72, 84]
+
+
+def test_a_network_whose_package_is_missing_is_left_out_with_a_line(make, shown, monkeypatch):
+    real = module.load_model
+
+    def load(spec, device):
+        if "vit" in spec:
+            raise ModuleNotFoundError("vit is in the package vits: pip install vits")
+        return real(spec, device=device)
+
+    monkeypatch.setattr(module, "load_model", load)
+    study = make(models=["gone=vit-creatures", "crate-creatures"])
+    assert study.labels == ["crate-creatures"] and study.networks[0].model.name == study.labels[0]
+    (said,) = shown
+    assert said["text/plain"] == (
+        "`gone` is left out: vit is in the package vits: pip install vits."
+    )
+    assert study.gate_notes == {} and list(study.networks[0].snapshots())
+    study.provenance()
+    assert "crate-creatures" in shown[-1]["text/plain"] and "vits" not in shown[-1]["text/plain"]
+    with pytest.raises(ModuleNotFoundError, match="pip install vits"):
+        make(models=["vit-creatures"]).networks  # noqa: B018
 
 
 def test_untrained_twins_are_settled_by_the_seed(make):
@@ -214,10 +245,19 @@ def empty():
 
 
 def test_provenance_tells_models_data_and_parameters(make, shown, tmp_path):
-    make().provenance()
+    make(models=["crate-creatures"], image_size=24).provenance()
     page = shown[0]["text/html"]
-    assert "crate-creatures (SHA-256" in page and "n_images = 3" in page and "fingerprint" in page
-    assert (tmp_path / "out" / "07-test-provenance.json").exists()
+    file = tmp_path / "out" / "07-test-provenance.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    for told in (
+        f"crate-creatures (SHA-256 {record['models'][0]['sha256'][:16]}",
+        f"creatures, val, seed 0, 3 images at 24 px (fingerprint {record['data'][0]['data']})",
+        record["code"]["library"],
+        f"torch {record['versions']['torch']}",
+        "n_images = 3",
+        "dataset = &#39;creatures&#39;",
+    ):
+        assert told in page
 
 
 @pytest.mark.parametrize(
