@@ -153,6 +153,7 @@ def images_by_size(network):
     }
 
 
+# %%
 def maps_by_size(network):
     """What is kept of the maps, and the class; None where there is one size only."""
     versions = images_by_size(network)

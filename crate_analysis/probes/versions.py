@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -21,7 +21,7 @@ from crate_analysis.walk import READING, Reading, check_layer, check_model, walk
 def compare_maps(
     model: UnrolledModel,
     original: Samples,
-    versions: Mapping[str | float, Samples],
+    versions: Mapping[Any, Samples],
     layer: int = -2,
     reading: Reading = READING,
 ) -> pd.DataFrame:
