@@ -14,9 +14,6 @@
 # ---
 
 # %% [markdown]
-# # Would we see it if it were there?
-#
-# **The doubt.** In our networks no head stands for a part ([Heads](09-heads.ipynb)). Is that so, or
 # # On photographs
 #
 # **The question.** The figures that made attention famous are of photographs. What do the instruments of
@@ -108,7 +105,7 @@ def attention(layer=None):
 # ## The measurement
 #
 # Maps and keys of every image and of its mirror image, at every layer; objects are cut from the keys at
-# the layer that is read.
+# the layer that is read, from keys less their image's mean.
 
 # %%
 seen, grids = {}, {}
@@ -127,7 +124,9 @@ for one in study.networks:
 objects, likeness = {}, []
 for one in study.networks:
     found, grid = seen[one.label], grids[one.label]
-    cut = [maskcut(keys, grid, n_masks, tau).numpy() for keys in found["keys"][:, one.layer]]
+    keys = found["keys"][:, one.layer]
+    keys = keys - keys.mean(1, keepdim=True)
+    cut = [maskcut(own, grid, n_masks, tau).numpy() for own in keys]
     objects[one.label] = cut
     first = np.stack([k[0] if len(k) else np.zeros(grid, bool) for k in cut])
     maps = found["maps"][:, one.layer]
@@ -234,7 +233,8 @@ def by_layer(network=study.labels[0]):
 # ## Objects
 #
 # [Figure 4](#fig-cuts) shows what MaskCut cuts from the keys ([Detection](11-detection.ipynb)), and
-# [Table 1](#tab-sizes) how large the first cut is.
+# [Table 1](#tab-sizes) how large the first cut is. Each image's keys are taken less their mean, unlike in
+# the paper: where all keys point one way, no cosine lies below $\tau$, and nothing would be cut.
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]

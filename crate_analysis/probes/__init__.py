@@ -1,6 +1,11 @@
 """Reading layers of a model: attention maps and patch features."""
 
-from crate_analysis.probes.artifacts import artifact_frame, outlier_patches, without_outliers
+from crate_analysis.probes.artifacts import (
+    artifact_frame,
+    longest_patches,
+    outlier_patches,
+    without_patches,
+)
 from crate_analysis.probes.attention import (
     cls_attention,
     cls_maps,
@@ -42,6 +47,7 @@ __all__ = [
     "deepest_patch",
     "effective_patches",
     "linear_probe",
+    "longest_patches",
     "map_frame",
     "map_similarity",
     "mirror",
@@ -58,5 +64,5 @@ __all__ = [
     "regrid",
     "separation_auc",
     "shuffle_patches",
-    "without_outliers",
+    "without_patches",
 ]
