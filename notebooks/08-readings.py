@@ -150,7 +150,8 @@ def findings():
 # Intervals are over images: they speak of these networks. The published pair differs in the network too
 # (patches of 16 and of 8), so it can be compared with a span of readings in kind only: where the span is
 # as wide, the two may both be right, each by its own reading. On images without void, what void is makes
-# no difference; `voc-objects:ROOT` has some.
+# no difference, nor does the unit where no two objects of an image have one name; `voc-objects:ROOT` has
+# both.
 #
 # ## All readings
 #

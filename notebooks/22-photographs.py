@@ -122,14 +122,14 @@ for one in study.networks:
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 objects, likeness = {}, []
-for one in study.networks:
-    found, grid = seen[one.label], grids[one.label]
-    keys = found["keys"][:, one.layer]
+for network in study.networks:
+    found, grid = seen[network.label], grids[network.label]
+    keys = found["keys"][:, network.layer]
     keys = keys - keys.mean(1, keepdim=True)
     cut = [maskcut(own, grid, n_masks, tau).numpy() for own in keys]
-    objects[one.label] = cut
+    objects[network.label] = cut
     first = np.stack([k[0] if len(k) else np.zeros(grid, bool) for k in cut])
-    maps = found["maps"][:, one.layer]
+    maps = found["maps"][:, network.layer]
     count = len(shown)
     for a in range(count):
         for b in range(count):
@@ -138,7 +138,7 @@ for one in study.networks:
             shared = float((first[a] & back).sum() / either) if either else np.nan
             alike = map_similarity(maps[a], maps[count + b].flip(-1)).mean().item()
             kind = "its mirror image" if a == b else "another image"
-            likeness.append((one.label, kind, shown[a], alike, shared))
+            likeness.append((network.label, kind, shown[a], alike, shared))
 likeness = pd.DataFrame(likeness, columns=["model", "of", "image", "maps", "first cut"])
 likeness = likeness.groupby(["model", "of", "image"], sort=False).mean()
 

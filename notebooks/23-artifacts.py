@@ -31,7 +31,7 @@
 # %% tags=["parameters"]
 models: list[str] = ["vit-creatures", "crate-creatures", "saliency-vits14"]  # suspect, reference, more
 dataset: str = "creatures"
-n_images: int = 64
+n_images: int = 48
 image_size: "dict[str, int] or int or None" = {"saliency-vits14": 224}  # a side; others: their own
 layer: "int or None" = None  # from 0, or from the end when negative; None for the paper's
 factor: float = 3.0  # from how many times the median norm on a patch is an outlier
