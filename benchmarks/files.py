@@ -1,8 +1,8 @@
 """What CPU time a data set of many files takes to load, and its fingerprint to be taken.
 
-`python benchmarks/files.py` writes 100,000 images of one pixel, in 100 class folders, and times what
-is done before the first image is measured. The same script times an older version of the library
-that has no `of_files`: run it with that version first on PYTHONPATH.
+`python benchmarks/files.py` writes 100,000 images of one pixel, in 100 class folders, and times
+what is done before the first image is measured. The same script times an older version of the
+library that has no `of_files`: run it with that version first on PYTHONPATH.
 """
 
 from __future__ import annotations

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import multiprocessing
 import os
+import sys
 import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
+from multiprocessing.context import BaseContext
 
 import torch
 import torch.distributed as dist
@@ -18,6 +20,30 @@ PATIENCE = timedelta(hours=12)
 """How long a process waits for the others: one may be drawing or decoding pictures for all."""
 
 
+def as_device(device: str | torch.device) -> torch.device:
+    """The device that is meant. Raises ValueError for one that torch does not know or have.
+
+    >>> as_device("cpu")
+    device(type='cpu')
+    """
+    there = ["cpu"]
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    if found:
+        numbered = range(torch.accelerator.device_count())
+        there += [found.type, *(f"{found.type}:{index}" for index in numbered)]
+    try:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
+        raise ValueError(_no_device(device, there)) from error
+    if chosen.type != "cpu" and str(chosen) not in there:
+        raise ValueError(_no_device(device, there))
+    return chosen
+
+
+def _no_device(device: object, there: list[str]) -> str:
+    return f"device {str(device)!r} is not there; this machine has {', '.join(there)}"
+
+
 @contextmanager
 def joined(device: str) -> Iterator[torch.device]:
     """Within it, the processes that torchrun started know each other; gives this one's device.
@@ -25,7 +51,7 @@ def joined(device: str) -> Iterator[torch.device]:
     They talk through NCCL where `device` is a GPU, of which each takes its own, and through gloo
     where it is the CPU. Without torchrun there is this process only, and nothing to set up.
     """
-    chosen = torch.device(device)
+    chosen = as_device(device)
     if not dist.is_torchelastic_launched():
         yield chosen
         return
@@ -91,3 +117,17 @@ def _end_with_parent() -> None:
         while os.getppid() == expected:
             time.sleep(1)
     os._exit(1)
+
+
+def process_context() -> BaseContext:
+    """How processes start: from one that has loaded the library and has no other threads.
+
+    To fork this one may hang, with its threads; to start each anew takes seconds to load torch.
+    """
+    if "forkserver" not in multiprocessing.get_all_start_methods():
+        return multiprocessing.get_context("spawn")
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(
+        [name for name in sys.modules if name.startswith("crate_analysis")]
+    )
+    return context

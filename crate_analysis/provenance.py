@@ -34,11 +34,11 @@ def provenance(
     Parameters
     ----------
     chapter : the notebook's name.
-    parameters : what it was run with, as `check_parameters` gives them.
+    parameters : what it was run with, as `read_parameters` gives them.
     models : as they were given to `load_model`. Of each file, a shard too, the SHA-256 is taken,
         which is what `sha256sum` prints and published checkpoints are told apart by.
-    datasets : all whose pictures were read. Of each the fingerprint is taken (see
-        `fingerprints.of_data`); the same pictures read twice are listed once.
+    datasets : all whose images were read. Of each the fingerprint is taken (see
+        `fingerprints.of_data`); the same images read twice are listed once.
 
     Raises what `load_model` raises for a model that is not there.
     """

@@ -69,7 +69,7 @@ def walkthrough(
     _arrow(ax, (16.6, 8.0), (20.4, 8.0))
     _arrow(ax, (37.6, 8.0), (51.6, 8.0))
     _say(ax, labels["layers"], 44.4, 7.2, size=8.0)
-    for x, text in ((8.0, "picture"), (29.0, labels["patches"]), (76.5, labels["tokens"])):
+    for x, text in ((8.0, "image"), (29.0, labels["patches"]), (76.5, labels["tokens"])):
         _say(ax, text, x, -0.8)
 
     _arrow(ax, (76.5, 16.6), (76.5, 18.8), (20.5, 18.8), (20.5, 21.2))

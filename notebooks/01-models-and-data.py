@@ -16,133 +16,123 @@
 # %% [markdown]
 # # Models and data
 #
-# What the other chapters measure: {glue:text}`n_models` models, trained by us on pictures drawn by
-# us. This page says how each came about, so that every one can be made again.
+# What the other chapters measure: networks trained by us on images drawn by us. This page says how each
+# came about, so that every one can be made again.
 
 # %% tags=["parameters"]
-dataset = "creatures"
-n_images = 24
-seed = 0
-output = "output"
+models: list[str] = ["crate-creatures", "vit-creatures"]
+dataset: str = "creatures"
+n_images: int = 24
+image_size: "int or None" = 144  # pixels a side
+device: str = "cpu"
+workers: int = 0  # processes that read images; 0 for none but this one
+seed: int = 0
+output: str = "output"
 
-# %% tags=["hide-input"]
-from crate_analysis.notebook import check_parameters
-
-parameters = check_parameters(globals(), dataset=str, n_images=int, seed=int, output=str)
-
-# %% tags=["hide-input"]
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 import json
 import re
 
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
-import seaborn as sns
 import torch
 from IPython.display import Markdown, display
-from matplotlib.ticker import MaxNLocator
-from myst_nb import glue
 
-from crate_analysis import build_model, list_models, load_dataset, load_model
-from crate_analysis.datasets import read_samples
-from crate_analysis.models import ARCHS, load_snapshots
-from crate_analysis.notebook import save_figure, show_provenance, table
+from crate_analysis import build_model, list_models, load_dataset
+from crate_analysis.models import ARCHS
 from crate_analysis.paths import data_folder
 from crate_analysis.plotting import model_colours, overlay, sheet, tint
+from crate_analysis.study import Study
 
-shipped = list_models().set_index("name")
+study = Study(globals(), "01-models-and-data")
+shipped = list_models()
 cards = {
     name: json.loads((data_folder() / f"{name}.json").read_text(encoding="utf-8"))
-    for name in shipped.index
+    for name in shipped.name
 }
-glue("n_models", len(shipped), display=False)
 
 # %% [markdown]
-# ## The shipped models
+# ## The shipped networks
 #
-# Each is loaded by its name, `load_model("crate-creatures")`. The accuracy is that of the shipped
-# half-precision file on the {glue:text}`n_val` pictures of the split `val`, which the chapters
-# measure too and which was not looked at while training; the curves of {numref}`fig-curves` are on a
-# third split, `dev`. Chance is {glue:text}`chance:.0%`. Of {glue:text}`with_snapshots` weights along the
-# training are shipped too; `load_snapshots` reads them one by one ({doc}`15-training`). Names that end in `-s1` and so on are
-# further runs of the same system with another seed: other first weights and another order of the same
-# pictures. {doc}`14-ablation` measures how far such runs are apart.
-#
-# Those called `dino` saw no label. They learned by self-distillation {cite:p}`caron2021dino` and have no
-# classifier, so their accuracy is that of a vote of nearest neighbours, as the card says.
+# Each is loaded by its name, `load_model("crate-creatures")`. [Table 1](#tab-networks) has its accuracy
+# on the split `val`, which the chapters measure too and which was not looked at while training; curves are
+# on a third split, `dev`. Names that end in `-s1` and so on are further runs of the same system with
+# another seed ([the ablation](14-ablation.ipynb)). Those called `dino` saw no label: their accuracy is that
+# of a vote of nearest neighbours. The *gate* says whether a network learned its task: its accuracy has to
+# exceed that of a vote of neighbours among raw pixels, or what its card declares. From one that failed, no
+# chapter draws a conclusion.
 
-# %% tags=["hide-input"]
-some_card = next(iter(cards.values()))
-glue("n_val", some_card["validation_pictures"], display=False)
-glue("chance", 1 / len(some_card["classes"]), display=False)
-followed = [name for name in shipped.index if dict(load_snapshots(name))]
-glue("with_snapshots", " and ".join(followed), display=False)
-rows = []
-for name in shipped.index:
-    config = load_model(name).config
-    halves = f"{config.attention.upper()}, {config.nonlinearity.replace('_', ' ').upper()}"
-    seed_of = cards[name]["settings"]["seed"]
-    rows.append((halves, config.dim, config.patch_size, seed_of))
-shown = pd.DataFrame(rows, shipped.index, ["layer", "width", "patch", "seed"])
-short = {"validation accuracy": "accuracy", "file size (MB)": "MB"}
-shown = shown.join(shipped.rename(columns=short)[["parameters", "accuracy", "MB"]])
-table(shown, {"accuracy": "{:.1%}", "parameters": "{:,}", "MB": "{:.2f}"})
 
-# %% mystnb={"figure": {"caption": "Accuracy while training, on pictures of the split `dev`, which no chapter reports. One line a system, with its runs' least and greatest value.", "name": "fig-curves"}, "image": {"alt": "Line plot of accuracy against pictures seen, for each supervised system."}} tags=["hide-input"]
-curves = pd.concat(
-    pd.DataFrame(card["curve"]).assign(model=name, system=re.sub(r"-s\d+$", "", name))
-    for name, card in cards.items()
-    if "dev_accuracy" in card["curve"][0]
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.table(
+    "The shipped networks.",
+    formats={"accuracy": "{:.1%}", "parameters": "{:,}", "MB": "{:.2f}"},
 )
-colours = model_colours(list(curves.system.unique()))
-figure, ax = plt.subplots(figsize=(8, 3.6), layout="constrained")
-sns.lineplot(
-    curves,
-    x="samples",
-    y="dev_accuracy",
-    hue="system",
-    palette=colours,
-    marker="o",
-    errorbar=("pi", 100),
-    ax=ax,
-)
-ax.set(xlabel="training pictures seen", ylabel="accuracy on dev", ylim=(0, 1))
-ax.xaxis.set_major_locator(MaxNLocator(5))
-ax.xaxis.set_major_formatter("{x:,.0f}")
-ax.spines[["top", "right"]].set_visible(False)
-sns.move_legend(ax, "center left", bbox_to_anchor=(1, 0.5), frameon=False, title=None)
-save_figure(figure, curves, output, "fig-curves")
+def networks():
+    """From their cards."""
+    rows = shipped.rename(columns={"validation accuracy": "accuracy", "file size (MB)": "MB"})
+    rows["trained on"] = rows["training data"]
+    return rows[["name", "trained on", "parameters", "accuracy", "gate", "MB"]]
+
 
 # %% [markdown]
-# The supervised models were trained by the same recipe, the same pictures and the same number of steps;
-# only the architecture differs, and the seed. It is the recipe of {cite:t}`yu2024emergence` scaled
-# down: supervised classification with a cosine schedule, weight decay and random flips, but with AdamW
-# {cite:p}`loshchilov2019adamw` at a high rate in place of Lion {cite:p}`chen2023lion`, because five
-# epochs leave no time for small steps. The first run of each system was computed in single precision,
-# the others with the products in bfloat16, which takes less than half the time here.
+# ### Along training
 #
-# The table has the accuracy on `dev` of short runs (one epoch, half the width) with other learning
-# rates. It was measured once, and is shipped as `data/learning-rates.csv`; no chapter reports that
-# split. The best are {glue:text}`best_rates`. All models above were trained at the one rate that their
-# commands give, so that a difference between them is none of tuning; where another rate is better, the
-# system was held back a little.
+# [Figure 1](#fig-curves) shows the supervised networks. All were trained by the same recipe, on the same
+# images and for the same number of steps; only the architecture and the seed differ. It is the recipe of
+# [Yu et al. 2024](../book/bibliography.md#yu2024emergence) scaled down, with AdamW at a high rate in place
+# of Lion, because a few epochs leave no time for small steps.
 
-# %% tags=["hide-input"]
-search = pd.read_csv(data_folder() / "learning-rates.csv")
-search["system"] = search.run.str.rsplit("-", n=1).str[0]
-wide = search.pivot_table(index="system", columns="learning_rate", values="dev_accuracy")
-best = wide.idxmax(axis=1)
-told = (f"{', '.join(part.index)} at {rate:g}" for rate, part in best.groupby(best))
-glue("best_rates", "; ".join(told), display=False)
-wide.columns = [f"{rate:g}" for rate in wide.columns]
-table(wide, dict.fromkeys(wide.columns, "{:.1%}"))
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Accuracy while training on images of the split `dev`, which no chapter reports. One line a system, "
+    "with its runs' least and greatest value.",
+    alt="Line plot of accuracy against images seen, for each supervised system.",
+)
+def curves():
+    """From the cards."""
+    rows = pd.concat(
+        pd.DataFrame(card["curve"]).assign(model=name, system=re.sub(r"-s\d+$", "", name))
+        for name, card in cards.items()
+        if card.get("curve") and "dev_accuracy" in card["curve"][0]
+    )
+    colours = model_colours(list(rows.system.unique()))
+    _, ax = plt.subplots(figsize=(9, 3.8), layout="constrained")
+    for system, own in rows.groupby("system", sort=False):
+        ends = own.groupby("samples").dev_accuracy.agg(["mean", "min", "max"])
+        ax.fill_between(ends.index, ends["min"], ends["max"], color=colours[system], alpha=0.2)
+        ax.plot(ends.index, ends["mean"], "o-", markersize=3, color=colours[system], label=system)
+    ax.set(xlabel="training images seen", ylabel="accuracy on dev", ylim=(0, 1))
+    ax.xaxis.set_major_formatter("{x:,.0f}")
+    ax.spines[["top", "right"]].set_visible(False)
+    ax.legend(loc="center left", bbox_to_anchor=(1, 0.5), frameon=False, fontsize="small")
+    return rows
+
 
 # %% [markdown]
-# The commands follow; with `--threads 1`, as here, they give the same weights again, bit for bit, on the
-# same machine; elsewhere sums are rounded otherwise, and the weights end up a little different. Under
-# `torchrun` they run on several processes or GPUs, with the same result up to the order of summation.
+# [Table 2](#tab-rates) has the accuracy on `dev` of short runs (one epoch, half the width) with other
+# learning rates. All networks of the table above were trained at the one rate that their commands give;
+# where another rate is better, the system was held back a little.
 
-# %% tags=["hide-input", "hide-output"]
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.table("Accuracy on `dev` after one epoch, by learning rate; measured once and shipped.")
+def rates():
+    """As shipped in `data/learning-rates.csv`."""
+    search = pd.read_csv(data_folder() / "learning-rates.csv")
+    search["system"] = search.run.str.rsplit("-", n=1).str[0]
+    wide = search.pivot_table(index="system", columns="learning_rate", values="dev_accuracy")
+    wide.columns = [f"{rate:g}" for rate in wide.columns]
+    return wide.map("{:.1%}".format).reset_index()
+
+
+# %% [markdown]
+# The commands follow. With `--threads 1` they give the same weights again, bit for bit, on the same
+# machine; elsewhere sums are rounded otherwise. Under `torchrun` they run on several processes or GPUs.
+
+# %% jupyter={"source_hidden": true} tags=["hide-input", "hide-output"]
 commands = [
     card["command"].replace(" && ", "\n").replace(" --", " \\\n    --") for card in cards.values()
 ]
@@ -151,95 +141,121 @@ display(Markdown("```sh\n" + "\n\n".join(commands) + "\n```"))
 # %% [markdown]
 # ## Creatures
 #
-# The pictures are drawn, so their truth is exact: an animal's mask and those of its body, head, legs,
-# ears and tail hold just the pixels that it covers. Twelve species share five body plans, six coats
-# and four palettes in such a way that neither shape, nor pattern, nor colour alone tells them apart.
-# The background is drawn from random numbers of its own and says nothing about the species; a test
-# of the library trains a classifier on pictures without their animal and sees it stay at chance.
-# Picture $i$ of a split depends on the seed, the split and $i$ alone, and can be drawn at any size.
-# {numref}`fig-pictures` shows the first of a split, {numref}`fig-truth` the truth of some.
-
-# %% tags=["hide-input"]
-pictures = load_dataset(dataset, "val", 144, n_images, seed)
-samples = read_samples(pictures)
-images = [sample.image.permute(1, 2, 0).numpy() for sample in samples]
+# The images are drawn, so their truth is exact: an animal's mask and those of its parts hold just the
+# pixels that it covers. In `creatures` twelve species share body plans, coats and palettes in such a way
+# that neither shape, nor pattern, nor colour alone tells them apart. The background is drawn from random
+# numbers of its own and says nothing about the species; a test of the library trains a classifier on
+# images without their animal and sees it stay at chance. Image $i$ of a split depends on the seed, the
+# split and $i$ alone, and can be drawn at any size. [Figure 2](#fig-images) shows the first of a split,
+# [Figure 3](#fig-truth) the truth of some.
 
 
-def told(samples):
-    """Which pictures these are, and how many pixels each of their masks has."""
-    rows = [
-        (sample.path, name, int(mask.sum()))
-        for sample in samples
-        for name, mask in zip(sample.mask_names, sample.masks, strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["path", "mask", "pixels"])
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "The first images of the validation split, unselected.",
+    alt="A sheet of images of drawn animals before varied backgrounds.",
+)
+def images():
+    """Eight in a row."""
+    shown = study.indices(min(24, n_images))
+    tiles = study.networks[0].pixels(shown)
+    _, ax = plt.subplots(figsize=(9, 1.2 * -(-len(tiles) // 8)))
+    sheet([tiles[row : row + 8] for row in range(0, len(tiles), 8)], ax=ax)
+    return pd.DataFrame({"image": shown})
 
 
-# %% mystnb={"figure": {"caption": "The first pictures of the validation split, unselected.", "name": "fig-pictures"}, "image": {"alt": "A sheet of pictures of drawn animals before varied backgrounds."}} tags=["hide-input"]
-figure, ax = plt.subplots(figsize=(9, 4.6))
-per_row = 8
-sheet([images[row : row + per_row] for row in range(0, len(images), per_row)], ax=ax)
-save_figure(figure, told(samples), output, "fig-pictures")
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "Six of them with the masks of the object and of its parts.",
+    alt="A sheet: images of animals, and below each the mask of the animal and of each part.",
+    needs="masks",
+)
+def truth():
+    """A row for each name."""
+    shown = study.indices(6)
+    samples, pixels = study.networks[0].samples(shown), study.networks[0].pixels(shown)
+    names = list(dict.fromkeys(name for sample in samples for name in sample.mask_names))[:8]
+    lines, rows = [pixels], []
+    for name in names:
+        line = []
+        for index, image, sample in zip(shown, pixels, samples, strict=True):
+            own = [m for m, n in zip(sample.masks, sample.mask_names, strict=True) if n == name]
+            mask = torch.stack(own).any(0).numpy() if own else np.zeros(image.shape[:2], bool)
+            line.append(overlay(image, mask))
+            rows.append((index, name, int(mask.sum())))
+        lines.append(line)
+    _, ax = plt.subplots(figsize=(8, 1.3 * len(lines)))
+    sheet(lines, [], ["image", *names], ax=ax)
+    return pd.DataFrame(rows, columns=["image", "mask", "pixels"])
 
-# %% tags=["hide-input"]
-six, truths = images[:6], samples[:6]
-nothing = np.zeros(six[0].shape[:2], bool)
-lines = [six, [overlay(i, s.masks[0].numpy()) for i, s in zip(six, truths, strict=True)]]
-for part in ("body", "head", "legs", "ears", "tail"):
-    line = []
-    for image, sample in zip(six, truths, strict=True):
-        seen = part in sample.mask_names
-        mask = sample.masks[sample.mask_names.index(part)].numpy() if seen else nothing
-        line.append(overlay(image, mask))
-    lines.append(line)
-
-# %% mystnb={"figure": {"caption": "Six of them with the masks of the animal and of its parts.", "name": "fig-truth"}, "image": {"alt": "A sheet: pictures of animals, and below each the mask of the animal and of five parts."}} tags=["hide-input"]
-figure, ax = plt.subplots(figsize=(8, 9))
-names = [pictures.classes[sample.label] for sample in truths]
-sheet(lines, names, ["picture", "animal", "body", "head", "legs", "ears", "tail"], ax=ax)
-save_figure(figure, told(truths), output, "fig-truth")
 
 # %% [markdown]
-# `creatures-scenes` puts one to three animals into a picture, one before the other, with a mask for
-# what can be seen of each ({numref}`fig-scenes`).
+# `creatures-scenes` puts one to three animals into an image, one before the other, with a mask for what
+# can be seen of each; `creatures-exotic` has other species. `creatures-parts` and `creatures-coats` are the
+# *same images* of large animals on one body plan, with two labels: which ears, legs, tail and muzzle, or
+# which coat ([What the labels ask for](17-labels.ipynb)). [Figure 4](#fig-others) shows them.
 
-# %% mystnb={"figure": {"caption": "Scenes and the masks of their animals, each in a colour of its own.", "name": "fig-scenes"}, "image": {"alt": "Two rows of scenes with several animals, the second row with the animals tinted."}} tags=["hide-input"]
-scene_pictures = load_dataset("creatures-scenes", "val", 192, 6, seed)
-scenes = read_samples(scene_pictures)
-plain = [scene.image.permute(1, 2, 0).numpy() for scene in scenes]
-tinted = [tint(one, scene.masks.numpy()) for one, scene in zip(plain, scenes, strict=True)]
-figure, ax = plt.subplots(figsize=(9, 3.2))
-sheet([plain, tinted], rows=["scene", "animals"], ax=ax)
-save_figure(figure, told(scenes), output, "fig-scenes")
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.figure(
+    "The other data sets: scenes with each animal in a colour of its own, exotic animals, and the images "
+    "of `creatures-parts` and `creatures-coats`.",
+    alt="Rows of images: scenes, scenes tinted, exotic animals, large animals on one plan.",
+)
+def others():
+    """Six images each."""
+
+    def drawn(name):
+        return [load_dataset(name, "val", 144, 6, seed)[index] for index in range(6)]
+
+    rows = {
+        name: drawn(name) for name in ("creatures-scenes", "creatures-exotic", "creatures-parts")
+    }
+    plain = {name: [s.image.permute(1, 2, 0).numpy() for s in own] for name, own in rows.items()}
+    scenes = rows["creatures-scenes"]
+    tinted = [
+        tint(image, sample.masks.numpy())
+        for image, sample in zip(plain["creatures-scenes"], scenes, strict=True)
+    ]
+    lines = [plain["creatures-scenes"], tinted, plain["creatures-exotic"], plain["creatures-parts"]]
+    names = ["scenes", "their animals", "exotic", "parts, coats"]
+    _, ax = plt.subplots(figsize=(9, 6))
+    sheet(lines, rows=names, ax=ax)
+    return pd.DataFrame({"row": names})
+
 
 # %% [markdown]
 # ## Architectures
 #
-# Every architecture that `build_model` and `load_model` know by name, with the parameters that it
-# comes to. {cite:t}`yu2024emergence` give, with 21,842 classes, 5.74 M, 14.12 M and 38.83 M for
-# CRATE-T, -S and -B. Their 102.61 M for ViT-B comes out with 21,843 classes; their 10.36 M for ViT-T
-# does not follow from the usual width of 192 with 3 heads.
+# [Table 3](#tab-architectures) has every architecture that `build_model` and `load_model` know by name.
+# [Yu et al. 2024](../book/bibliography.md#yu2024emergence) give, with 21,842 classes, 5.74 M, 14.12 M and
+# 38.83 M for CRATE-T, -S and -B. Their 102.61 M for ViT-B comes out with 21,843 classes; their 10.36 M for
+# ViT-T does not follow from the usual width of 192 with 3 heads.
 
-# %% tags=["hide-input"]
-rows = []
-for name, config in ARCHS.items():
-    with torch.device("meta"):
-        count = sum(p.numel() for p in build_model(name).parameters())
-    rows.append(
-        {
-            "name": name,
-            "parameters (M)": count / 1e6,
-            "width": config.dim,
-            "layers": config.depth,
-            "heads": config.heads,
-            "classes": config.num_classes,
-        }
-    )
-table(pd.DataFrame(rows).set_index("name"), {"parameters (M)": "{:.2f}"})
+
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+@study.table("Architectures and their parameters.", formats={"parameters (M)": "{:.2f}"})
+def architectures():
+    """Counted, not typed."""
+    rows = []
+    for name, config in ARCHS.items():
+        with torch.device("meta"):
+            count = sum(p.numel() for p in build_model(name).parameters())
+        rows.append(
+            {
+                "name": name,
+                "parameters (M)": count / 1e6,
+                "width": config.dim,
+                "layers": config.depth,
+                "heads": config.heads,
+                "classes": config.num_classes,
+            }
+        )
+    return pd.DataFrame(rows)
+
 
 # %% [markdown]
 # ## How this page was made
 
-# %% tags=["hide-input"]
-data = [pictures, scene_pictures]
-show_provenance("01-models-and-data", parameters, list(shipped.index), data)
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
+study.provenance()

@@ -126,7 +126,7 @@ def findings():
             decides = claim if weights == "trained" else ""
             name = f"{of}over the location prior{ending}"
             yield Finding(label, name, mean["over the prior"], decides)
-            yield Finding(label, f"{of}image-specific{ending}", mean.image_specific, decides)
+            yield Finding(label, f"{of}image-specific{ending}", mean.image_specific)
         trained = of_parts[(of_parts.model == label) & (of_parts.weights == "trained")]
         for mask, rows in trained.groupby("mask"):
             yield Finding(label, f"{mask}: over the prior", rows["over the prior"], claim)

@@ -103,6 +103,7 @@ def maps(model, images):
     return image_specific(best_heads(scores.query("not is_part")))
 
 
+# %% jupyter={"source_hidden": true} tags=["hide-input"]
 def cuts(network):
     """How well MaskCut's masks cover the objects of each scene, by layer."""
     found = detect_objects(
@@ -112,7 +113,6 @@ def cuts(network):
     return pd.concat(parts).rename(columns={"mask": "cover"})
 
 
-# %% jupyter={"source_hidden": true} tags=["hide-input"]
 iou = study.each(lambda network: maps(network.model, network.images), needs="masks")
 folder = Path(output).expanduser() / "detections"
 patch = study.networks[0].model.config.patch_size
@@ -182,7 +182,7 @@ effects = pd.DataFrame(
 )
 def findings():
     """Intervals over training runs."""
-    yield Finding("the design", "trained networks", len(study.labels))
+    yield Finding("the design", "trained networks", float(len(study.labels)))
     claims = {"MSSA for MHSA": "mssa", "ISTA for an MLP": "ista"}
     claims |= {"ISTA for an MLP, beside MSSA": "ista"}
     for measure, by_cell in grouped.items():

@@ -43,8 +43,8 @@
 models: list[str] = ["crate-parts"]
 dataset: str = "creatures-parts"
 n_images: int = 64
-n_twins: int = 24  # images that are drawn again with another part
-n_rates: int = 16  # images whose coding rate is measured under each edit
+n_twins: int = 16  # images that are drawn again with another part
+n_rates: int = 8  # images whose coding rate is measured under each edit
 gate: float = 0.8  # least share of right answers of a question that draws a conclusion
 image_size: "int or None" = None  # pixels a side; None for what each network was trained at
 device: str = "cpu"
@@ -116,11 +116,19 @@ right = {
     for name in study.labels
 }
 passed = {name: [part for part in asked if right[name][part] >= gate] for name in study.labels}
-chosen = own = pd.DataFrame()
+keys = ["model", "mask", "image", "layer", "head"]
+chosen = pd.DataFrame(columns=keys)
 if asked:
     of = maps[maps["mask"].isin(asked)]
-    chosen = cross_fit(of, ["layer", "head"], "average_precision", ["model", "mask"])
-    own = chosen_costs(heads, chosen)
+    chosen = cross_fit(of, ["layer", "head"], "average_precision", ["model", "mask"])[keys]
+gated = pd.concat(
+    chosen[(chosen.model == name) & chosen["mask"].isin(passed[name])] for name in study.labels
+)
+own = pd.DataFrame(columns=[*keys, "by", "own", "other_questions", "other_heads"])
+if len(gated):
+    own = pd.concat(
+        chosen_costs(heads[heads.model == name], one) for name, one in gated.groupby("model")
+    )
 
 
 def seeing_and_doing(part, question):
@@ -139,9 +147,10 @@ def framed(grid):
 
 
 # %% [markdown]
-# Ablation breaks; an interchange does not. Each image is drawn again with the other kind of one
-# part, all else alike: its *twin*. What one run holds at some tokens, or in one head, is put into
-# the other, and the answer is asked for again: 0 is no effect, 1 as much as the part itself has.
+# Ablation breaks; an interchange ([Geiger et al. 2021](../book/bibliography.md#geiger2021causal))
+# does not. Each image is drawn again with the other kind of one part, all else alike: its *twin*.
+# What one run holds at some tokens, or in one head, is put into the other, and the answer is
+# asked for again: 0 is no effect, 1 as much as the part itself has.
 
 
 # %%
@@ -173,6 +182,7 @@ STEPS = {
 }
 
 
+# %%
 def change_halves(network):
     """What each change of half a layer costs the answer."""
     depth = range(len(network.model.layers))
@@ -182,6 +192,10 @@ def change_halves(network):
     return lost
 
 
+halves = study.each(change_halves, needs="labels")
+
+
+# %%
 def rates_under(network):
     """The coding rate and the non-zero share of every layer under each change."""
     wanted = {name: MEASURES[name] for name in ("coding_rate_after_attention", "nonzero_fraction")}
@@ -194,7 +208,6 @@ def rates_under(network):
     return pd.concat(frames, ignore_index=True)
 
 
-halves = study.each(change_halves, needs="labels")
 rates = study.each(rates_under)
 
 # %% [markdown]
@@ -202,35 +215,37 @@ rates = study.each(rates_under)
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
+none_carried = ["model", "part", "question", "image", "layer", "head", "what", "carried"]
+carriage = twins if len(twins) else pd.DataFrame(columns=none_carried)
+
+
 def of_heads(name):
-    """What the heads that are chosen by their maps cost."""
+    """What the heads that are chosen by their maps cost, where a part passes the gate."""
     for part in asked:
         yield Finding(name, f"right: {part}", right[name][part])
-    if not passed[name]:
-        return
-    of = own[(own.model == name) & own["mask"].isin(passed[name])]
-    for kind, rows in of.groupby("by", sort=False):
+    of = own[own.model == name]
+    for kind in KINDS:
+        rows = of[of.by == kind]
         beyond = (rows.own - rows.other_questions).groupby(rows.image).mean()
         claim = "heads-are-used" if name == main else ""
         yield Finding(name, f"own question beyond the others, by {kind}", beyond.dropna(), claim)
-    mean = of[of.by == "mean"].groupby("image")
-    yield Finding(name, "lost by the chosen head", mean.own.mean())
-    yield Finding(name, "lost by the other heads", mean.other_heads.mean())
+    for quantity, column in (
+        ("lost by the chosen head", "own"),
+        ("lost by the other heads", "other_heads"),
+    ):
+        yield Finding(name, quantity, of[of.by == "mean"].groupby("image")[column].mean())
 
 
-def of_twins(network):
-    """What carries the difference."""
-    name, last = network.label, len(network.model.layers) - 2
-    if not len(twins) or name not in set(twins.model):
-        return
-    of = twins[(twins.model == name) & (twins.question == twins.part)]
-    one = of.merge(chosen[chosen.model == name], on=["model", "image", "layer", "head"])
+def of_twins(name, depth):
+    """What carries the difference between twins."""
+    of = carriage[(carriage.model == name) & (carriage.question == carriage.part)]
+    one = of.merge(gated, on=["model", "image", "layer", "head"])
     same = one.part == one["mask"]
     rows = {"carried by the chosen head": one[same], "carried by it of other parts": one[~same]}
     for quantity, layer, what in (
         ("carried by its patches, first layer", 0, "its patches"),
         ("carried by other patches, first layer", 0, "other patches"),
-        ("carried by CLS, last but one layer", last, "[CLS]"),
+        ("carried by CLS, last but one layer", depth - 2, "[CLS]"),
     ):
         rows[quantity] = of[(of.layer == layer) & (of.what == what)]
     for quantity, frame in rows.items():
@@ -259,18 +274,22 @@ def of_twins(network):
     "accuracy on average, leaving out its sparsification "
     "{main[lost by no sparsification].mean:.0%}; a step down the exact gradient in place of the "
     "learned one costs {main[lost by exact gradient].mean:.0%}, the learned step turned at random "
-    "{main[lost by turned step].mean:.0%}.",
+    "{main[lost by turned step].mean:.0%}: the gradient's direction "
+    "{main[gained by the gradient's direction]:is worth something|does harm|is of no clear worth}.",
     needs=halves,
 )
 def findings():
     """One value an image, of the parts that pass the gate."""
     for network in study.networks:
         yield from of_heads(network.label)
-        yield from of_twins(network)
+        yield from of_twins(network.label, len(network.model.layers))
         lost = halves[(halves.model == network.label) & (halves.question == "class")]
         for edit in STEPS:
             values = lost[lost.edit == edit].groupby("image").right.mean()
             yield Finding(network.label, f"lost by {edit}", values)
+        by = lost.groupby(["edit", "image"]).right.mean()
+        gained = by["turned step"] - by["exact gradient"]
+        yield Finding(network.label, "gained by the gradient's direction", gained)
 
 
 # %% [markdown]
@@ -321,7 +340,7 @@ def ablation():
     "the largest loss with layer and number: average precision of its map for a part, within the "
     "animal, and the loss of log odds in the part's question when it is replaced by its mean.",
     alt="One scatter plot for each part.",
-    needs=own,
+    needs=chosen,
 )
 def agreement():
     """A panel for each part."""
@@ -350,7 +369,7 @@ def agreement():
 @study.table(
     "Rank correlation over the first network's heads between the average precision for a part "
     "(rows) and the loss in a question (columns), with its 95 % interval over images.",
-    needs=own,
+    needs=chosen,
 )
 def crossed():
     """Parts by questions."""
@@ -429,7 +448,7 @@ def carriers():
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 @study.figure(
     "Points of accuracy that each class loses when a head of the first network is replaced by its "
-    "mean; red is a loss.",
+    "mean; red is a loss. Classes with long names are numbered, from 0.",
     alt="A grid of heads by classes.",
     needs=heads,
 )
@@ -437,7 +456,8 @@ def classes():
     """Heads by the classes that are among the images."""
     of = heads[(heads.model == main) & (heads.by == "mean") & (heads.question == "class")]
     names = study.networks[0].images.classes
-    named = of.assign(name=of.label.map(lambda label: names[label]))
+    long = max(map(len, names)) > 16
+    named = of.assign(name=of.label.map(lambda n: f"class {n}" if long else names[n]))
     grid = named.pivot_table(index=["layer", "head"], columns="name", values="right")
     _, ax = plt.subplots(figsize=(10, 2.6 + 0.2 * len(grid)))
     head_grid(grid, limit=0.8, ax=ax)
@@ -448,14 +468,17 @@ def classes():
 # ## The halves of a layer
 #
 # If attention matters *because it compresses*, the exact gradient of $R^c$ does its work and the
-# turned step does not; and where ISTA is left out, the zeros go and the answer with them ([Figure
-# 6](#fig-steps)). What the steps are is in [Is attention a gradient step?](03-steps.ipynb).
+# turned step does not; and where ISTA is left out, the zeros go and the answer with them
+# ([Figure 6](#fig-steps)). What the steps are is in [Is attention the step that it was derived
+# from?](03-steps.ipynb).
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 @study.figure(
-    "Half of one layer changed, in the first network: accuracy lost, coding rate $R^c$ after that "
-    "layer's attention, and non-zero share after the last layer. Dashed: the network as it is.",
+    "Half of one layer changed, in the first network: accuracy lost, coding rate $R^c$ after the "
+    "next attention (that of the layer itself, where its compression is changed), and non-zero "
+    "share after the last layer (but for a last layer without its ISTA). Dashed: the network as it "
+    "is.",
     alt="Two rows of line plots against the changed layer, with a line for each change.",
     needs=halves,
 )
@@ -465,14 +488,16 @@ def steps():
     lost = lost.groupby(["edit", "changed"]).right.mean()
     of = rates[rates.model == main]
     plain = of[of.edit == "as it is"]
-    rate = of[(of.measure == "coding_rate_after_attention") & (of.changed == of.layer)]
+    rate = of[of.measure == "coding_rate_after_attention"]
+    rate = rate[rate.layer == rate.changed + rate.edit.str.contains("sparsification")]
     zeros = of[(of.measure == "nonzero_fraction") & (of.layer == of.layer.max())]
+    zeros = zeros[~(zeros.edit.str.contains("sparsification") & (zeros.changed == zeros.layer))]
     before = plain[plain.measure == "coding_rate_after_attention"].groupby("layer").value.mean()
     ends = plain[(plain.measure == "nonzero_fraction") & (plain.layer == plain.layer.max())]
     frame = pd.DataFrame(
         {
             "accuracy lost": lost,
-            "$R^c$ after attention (nats)": rate.groupby(["edit", "changed"]).value.mean(),
+            "$R^c$ after the next attention (nats)": rate.groupby(["edit", "changed"]).value.mean(),
             "non-zero share at the end": zeros.groupby(["edit", "changed"]).value.mean(),
         }
     ).drop("as it is", errors="ignore")
@@ -480,7 +505,8 @@ def steps():
     _, axes = plt.subplots(2, 3, figsize=(11, 6), sharex=True, layout="constrained")
     for line, shown in zip(axes, (list(STEPS)[:5], list(STEPS)[5:]), strict=True):
         for ax, column, level in zip(line, frame, levels, strict=True):
-            ax.plot(before.index + 1, level, color="0.6", linestyle="--", zorder=0)
+            later = column.startswith("$") and line is axes[1]
+            ax.plot(before.index + 1 - later, level, color="0.6", linestyle="--", zorder=0)
             for name in shown:
                 values = frame.loc[name, column]
                 ax.plot(values.index + 1, values, marker="o", markersize=4, label=name)

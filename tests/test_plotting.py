@@ -116,6 +116,16 @@ def test_a_sheet_holds_every_tile_in_its_place(ax):
     assert (canvas[3] == 255).all()
 
 
+def test_long_names_above_a_head_grid_are_turned(ax):
+    heads = pd.MultiIndex.from_product([range(2), range(2)])
+    names = ["a long name", "another"]
+    head_grid(pd.DataFrame(np.zeros((4, 2)), heads, names), ax=ax)
+    ax.figure.canvas.draw()
+    labels = [tick.label2 for tick in ax.xaxis.get_major_ticks()]
+    assert [label.get_text() for label in labels if label.get_visible()] == names
+    assert {label.get_rotation() for label in labels} == {45}
+
+
 def test_head_grid_shows_hundredths_and_frames_what_is_marked(ax):
     index = pd.MultiIndex.from_product([[0, 1], [0, 1]], names=["layer", "head"])
     scores = pd.DataFrame(

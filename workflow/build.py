@@ -1,10 +1,10 @@
 """Build a book aside, and put it in its place when it is whole.
 
     python workflow/build.py book book/_build/html
-    python workflow/build.py results/mine/summary.ipynb results/mine/html
+    python workflow/build.py results/mine/summary.ipynb [MORE.ipynb ...] results/mine/html
 
-The first argument is a book's folder, or one executed notebook, which becomes a book of one page
-with the configuration of the other.
+The first argument is a book's folder, or executed notebooks, which become a book of these pages with
+the configuration of the other; the first of them is its first page.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ SHARED = ("_config.yml", "_ext", "_static", "references.bib")
 def main() -> None:
     """Read the command line and build."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("source", type=Path)
+    parser.add_argument("source", type=Path, nargs="+")
     parser.add_argument("html", type=Path)
     arguments = parser.parse_args()
     html = arguments.html
@@ -32,21 +32,26 @@ def main() -> None:
         sys.exit(f"{html} is no book's folder, and is left alone; name another")
     html.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=".building-", dir=html.parent) as aside:
-        source = arguments.source
+        source = arguments.source[0]
         if source.is_file():
-            source = one_page(source, Path(aside) / "source")
+            source = pages(arguments.source, Path(aside) / "source")
         build(source, Path(aside) / "out", html)
     print(f"the page is {html / 'index.html'}")
 
 
-def one_page(notebook: Path, folder: Path) -> Path:
-    """A book's folder with this page only."""
+def pages(notebooks: list[Path], folder: Path) -> Path:
+    """A book's folder with these pages only, the first as its first page."""
     folder.mkdir()
     for name in SHARED:
         copy = shutil.copytree if (BOOK / name).is_dir() else shutil.copy
         copy(BOOK / name, folder / name)
-    shutil.copy(notebook, folder / "index.ipynb")
-    (folder / "_toc.yml").write_text("format: jb-book\nroot: index\n", encoding="utf-8")
+    first, *others = notebooks
+    shutil.copy(first, folder / "index.ipynb")
+    toc = "format: jb-book\nroot: index\n" + ("chapters:\n" if others else "")
+    for notebook in others:
+        shutil.copy(notebook, folder)
+        toc += f"  - file: {notebook.stem}\n"
+    (folder / "_toc.yml").write_text(toc, encoding="utf-8")
     return folder
 
 

@@ -43,7 +43,7 @@ class Chapters(AsyncTextFileContentsManager):
         return await super().save(model, path)
 
 
-c = get_config()  # type: ignore[name-defined]
+c = get_config()
 c.ServerApp.root_dir = str(Path(__file__).resolve().parents[1])
 c.LabApp.news_url = None  # nothing is asked of other hosts
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"

@@ -6,6 +6,7 @@ import logging
 import sys
 import threading
 import time
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -36,9 +37,10 @@ class Progress(logging.Handler):
     The whole of it stands in a file in `.snakemake/log`.
     """
 
-    def __init__(self, book: Path) -> None:
+    def __init__(self, book: Path, is_dry: Callable[[], bool]) -> None:
         super().__init__()
         self.book = book
+        self.is_dry = is_dry
         self.makes_book = False
         self.total = 0
         self.done = 0
@@ -51,7 +53,7 @@ class Progress(logging.Handler):
         """Listen, and speak now and then."""
         for handler in logger.handlers:
             if not isinstance(handler, logging.FileHandler):
-                handler.addFilter(_is_of_the_workflow)
+                handler.addFilter(lambda record: self.is_dry() or _is_of_the_workflow(record))
         logger.addHandler(self)
         threading.Thread(target=self._break_silence, daemon=True).start()
 

@@ -88,6 +88,8 @@ class ExhibitTargets(SphinxTransform):
         for node in self.document.findall(nodes.raw):
             for name in _EXHIBIT.findall(node.astext()):
                 slugs[name] = (node.line, name, name)
+            if 'class="math ' in node.astext():  # in a caption: the page needs MathJax too
+                self.env.get_domain("math").data["has_equations"][self.env.docname] = True
         for signature in self.document.findall(addnodes.desc_signature):
             slugs |= {name: (signature.line, name, name) for name in signature["ids"]}
         self.document.myst_slugs = slugs

@@ -5,15 +5,12 @@ Other processes read where they are asked to, through torch's `DataLoader`.
 
 from __future__ import annotations
 
-import multiprocessing
 import pickle
-import sys
 import traceback
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from itertools import islice
-from multiprocessing.context import BaseContext
 
 import pandas as pd
 import torch
@@ -24,7 +21,7 @@ from torch.utils.data import DataLoader, Dataset
 from crate_analysis.bars import bar
 from crate_analysis.datasets.given import SampleList, as_samples
 from crate_analysis.datasets.sample import Sample, SampleDataset, Samples, UnreadableSampleError
-from crate_analysis.distributed import end_with_parent
+from crate_analysis.distributed import end_with_parent, process_context
 
 
 class LeftOutWarning(UserWarning):
@@ -119,7 +116,7 @@ def attempts(
         sampler=indices,
         num_workers=workers,
         prefetch_factor=max(2, -(-ahead // workers)),
-        multiprocessing_context=_context(),
+        multiprocessing_context=process_context(),
         worker_init_fn=end_with_parent,
         generator=torch.Generator(),  # the seed that it draws is not of the caller's numbers
     )
@@ -151,20 +148,6 @@ class _Attempts(Dataset[bytes]):
             error.add_note(f"In a process that reads images:\n{traceback.format_exc()}")
             found = error
         return pickle.dumps(found)
-
-
-def _context() -> BaseContext:
-    """How processes start: from one that has loaded the library and has no other threads.
-
-    To fork this one may hang, with its threads; to start each anew takes seconds to load torch.
-    """
-    if "forkserver" not in multiprocessing.get_all_start_methods():
-        return multiprocessing.get_context("spawn")
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload(
-        [name for name in sys.modules if name.startswith("crate_analysis")]
-    )
-    return context
 
 
 def _batches(

@@ -8,20 +8,25 @@ from typing import Any
 from jaxtyping import Bool, UInt8
 from torch import Tensor
 
-from crate_analysis.datasets import Sample, Samples
+from crate_analysis.datasets import Sample, SampleDataset
+from crate_analysis.datasets.sample import UnreadableSampleError
 
 
-def one_of_each(dataset: Samples, n_images: int) -> list[Sample]:
+def one_of_each(dataset: SampleDataset, n_images: int) -> list[Sample]:
     """The first image of each label, in the order of the data set, then the first of the rest.
 
-    A data set without labels gives its first images. Raises ValueError for an empty one.
+    A data set without labels gives its first images. Images that cannot be read are left out.
+    Raises ValueError for fewer than one image, and where there is none that can be read.
     """
-    if len(dataset) == 0:
-        raise ValueError("the data set is empty; check its folder, split and limit")
+    if n_images < 1:
+        raise ValueError(f"n_images={n_images} must be at least 1")
     first: dict[int | None, Sample] = {}
     others: list[Sample] = []
     for index in range(len(dataset)):
-        sample = dataset[index]
+        try:
+            sample = dataset[index]
+        except UnreadableSampleError:
+            continue
         if sample.label is None or sample.label in first:
             others.append(sample)
         else:
@@ -30,6 +35,8 @@ def one_of_each(dataset: Samples, n_images: int) -> list[Sample]:
             break
         if index >= 20 * n_images and len(first) + len(others) >= n_images:
             break  # some labels are rare
+    if not first and not others:
+        raise ValueError("the data set holds no image that can be read; check its folder and split")
     return [*first.values(), *others][:n_images]
 
 

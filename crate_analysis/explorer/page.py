@@ -37,7 +37,11 @@ LEFT_OUT = r"-s\d+$|-dim64-"
 
 
 def page_networks() -> list[str]:
-    """The shipped networks that the page offers, the first one the page begins with."""
+    """The shipped networks that the page offers; with the first one the page begins.
+
+    >>> page_networks()[:2]
+    ['crate-creatures', 'vit-creatures']
+    """
     names = [name for name in shipped_files() if not re.search(LEFT_OUT, name)]
     return sorted(names, key=lambda name: (name not in FIRST, name))
 
@@ -51,11 +55,17 @@ def export_page(folder: Path, networks: Sequence[str] | None = None, n_images: i
     n_images : for each data set, the first validation image of each class, as many classes.
 
     Raises what `load_model` and `load_dataset` raise.
+
+    >>> from tempfile import TemporaryDirectory
+    >>> with TemporaryDirectory() as folder:
+    ...     export_page(Path(folder), ["crate-creatures"], n_images=1)
+    ...     sorted(path.name for path in Path(folder).glob("*-*"))
+    ['images-creatures-72.js', 'network-crate-creatures.js']
     """
     folder.mkdir(parents=True, exist_ok=True)
     for name in (*SOURCES, STYLE):
         write_text(folder / name, (STATIC / name).read_text(encoding="utf-8"))
-    catalogue = []
+    catalogue: list[dict[str, Any]] = []
     for name in page_networks() if networks is None else networks:
         weights = shipped_files()[name]
         card = json.loads(weights.with_suffix(".json").read_text(encoding="utf-8"))
@@ -105,7 +115,7 @@ def draw_still(name: str, path: Path) -> None:
     model = load_model(name)
     card = json.loads(shipped_files()[name].with_suffix(".json").read_text(encoding="utf-8"))
     sample = load_dataset(card["settings"]["dataset"], "val", model.config.image_size, limit=1)[0]
-    size = sample.image.shape[1:]
+    size = (model.config.image_size, model.config.image_size)
     images = model.normalize(sample.image[None])
     with torch.inference_mode():
         maps = [cls_attention(model, images, layer)[0] for layer in range(model.config.depth)]

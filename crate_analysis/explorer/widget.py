@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from crate_analysis.datasets import Samples, load_dataset
+from crate_analysis.datasets import Samples, as_samples
 from crate_analysis.explorer.images import image_record, one_of_each, pixel_bytes
 from crate_analysis.interventions import ablate_head
 from crate_analysis.measures import coding_rate, nonzero_fraction
@@ -35,15 +35,17 @@ class Session:
         self, models: Mapping[str, UnrolledModel], dataset: Samples, n_images: int = 12
     ) -> None:
         self.models = dict(models)
-        self.classes: tuple[str, ...] = tuple(getattr(dataset, "classes", ()))
-        self.samples = one_of_each(dataset, n_images)
-        sizes = {tuple(sample.image.shape[1:]) for sample in self.samples}
+        size = next(iter(self.models.values())).config.image_size
+        given = as_samples(dataset, image_size=size)
+        self.classes = given.classes
+        self.samples = one_of_each(given, n_images)
+        sizes = {(sample.image.shape[1], sample.image.shape[2]) for sample in self.samples}
         if len(sizes) > 1:
             raise ValueError(
                 f"the images are of {len(sizes)} sizes; give load_dataset an image_size, "
                 "a multiple of the models' patch size"
             )
-        self.size: tuple[int, int] = next(iter(sizes))
+        self.size = sizes.pop()
         for model in self.models.values():
             model.patch_grid(_batch(model, self.samples[0].image))  # or say now what does not fit
 
@@ -103,7 +105,7 @@ class Session:
     def _summary(self, states: Sequence[LayerState]) -> dict[str, list[float]]:
         return {
             "rates": [coding_rate(state.projections).item() for state in states],
-            "nonzero": [nonzero_fraction(state.output).item() for state in states],
+            "nonzero": [nonzero_fraction(state.sparsified).item() for state in states],
             "logits": self.model.classify(states[-1].output)[0].tolist(),
         }
 
@@ -126,7 +128,7 @@ def _batch(model: UnrolledModel, image: Tensor) -> Tensor:
 
 def explore(
     model: str | UnrolledModel | Sequence[str | UnrolledModel],
-    dataset: str | Samples = "creatures",
+    dataset: Samples = "creatures",
     n_images: int = 12,
     state: str = "",
 ) -> anywidget.AnyWidget:
@@ -138,8 +140,8 @@ def explore(
     Parameters
     ----------
     model : a model, or what `load_model` takes, or several of them.
-    dataset : a data set or a list of samples of one size, or what `load_dataset` takes, of which
-        the validation images are read at the first model's size.
+    dataset : a data set, or a list of samples or images, of one size; or what `load_dataset`
+        takes, of which the validation images are read at the first model's size.
     n_images : how many images there are to choose from, one of each class first.
     state : what is chosen at first: the attribute `state` of such a view, or what follows the `#`
         in a link to the page.
@@ -161,8 +163,6 @@ def explore(
             models[name] = network.eval()
     if not models:
         raise ValueError("no model is given; give at least one, such as 'crate-creatures'")
-    if isinstance(dataset, str):
-        dataset = load_dataset(dataset, "val", next(iter(models.values())).config.image_size)
     return _widget(Session(models, dataset, n_images), state)
 
 
@@ -178,8 +178,8 @@ def _widget(session: Session, state: str) -> anywidget.AnyWidget:
 
         _esm = "\n".join(_source(name) for name in ("measures.js", "view.js", "widget.js"))
         _css = _source("explorer.css")
-        networks = traitlets.List().tag(sync=True)
-        state = traitlets.Unicode().tag(sync=True)
+        networks: traitlets.List = traitlets.List().tag(sync=True)
+        state: traitlets.Unicode = traitlets.Unicode().tag(sync=True)
 
     view = Explorer(networks=[{"name": name} for name in session.models], state=state)
     view.on_msg(lambda _, content, buffers: view.send(*answer(session, content, buffers)))

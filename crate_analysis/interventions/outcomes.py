@@ -249,9 +249,8 @@ def rank_agreement(
     The 95 % interval is by resampling the images that both have. Raises ValueError for fewer than
     three heads or two images.
     """
-    keys = {"index": "image", "columns": ["layer", "head"]}
-    score = scores.pivot_table(**keys, values=value).dropna()
-    cost = costs.pivot_table(**keys, values="margin")
+    score = scores.pivot_table(index="image", columns=["layer", "head"], values=value).dropna()
+    cost = costs.pivot_table(index="image", columns=["layer", "head"], values="margin")
     images, heads = score.index.intersection(cost.index), score.columns.intersection(cost.columns)
     if len(heads) < 3 or len(images) < 2:
         raise ValueError(

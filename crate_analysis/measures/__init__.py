@@ -40,6 +40,7 @@ from crate_analysis.measures.summary import (
     interval_frame,
     mean_interval,
     paired_difference,
+    ratio_interval,
     run_image_interval,
     run_interval,
 )
@@ -73,6 +74,7 @@ __all__ = [
     "random_step",
     "rate_change",
     "rate_reduction",
+    "ratio_interval",
     "run_image_interval",
     "run_interval",
     "step_strength",

@@ -74,6 +74,39 @@ def paired_difference(
     return mean_interval(a - b, level)
 
 
+def ratio_interval(first: ArrayLike, second: ArrayLike, level: float = 0.95) -> MeanInterval:
+    """The mean of `first` as a share of the mean of `second`, with its bootstrap interval (BCa).
+
+    The two are of the same images, one value each, such as a score after a change and before it;
+    images are drawn with both of their values. Images that either has no value for are left out.
+    Raises ValueError for other shapes, and where the mean of `second` is not above 0: of nothing
+    no share is left.
+
+    >>> ratio_interval([0.1, 0.2, 0.3], [0.2, 0.4, 0.6])
+    MeanInterval(mean=0.5, low=0.5, high=0.5)
+    """
+    from scipy.stats import bootstrap
+
+    a, b = np.asarray(first, dtype=float), np.asarray(second, dtype=float)
+    if a.shape != b.shape or a.ndim != 1:
+        raise ValueError(f"there are {a.shape} and {b.shape} values; give one of each an image")
+    both = ~np.isnan(a) & ~np.isnan(b)
+    a, b = a[both], b[both]
+    if not len(b) or b.mean() <= 0:
+        raise ValueError("the second values have no mean above 0, of which a share could be left")
+    share = float(a.mean() / b.mean())
+    if np.allclose(a, share * b):
+        spread = np.nan if len(a) == 1 else share
+        return MeanInterval(share, spread, spread)
+    interval = bootstrap(
+        (a, b),
+        lambda x, y, axis: x.mean(axis) / y.mean(axis),
+        paired=True, vectorized=True,
+        confidence_level=level, n_resamples=2000, batch=200, rng=0,
+    ).confidence_interval  # fmt: skip
+    return MeanInterval(share, float(interval.low), float(interval.high))
+
+
 def run_interval(values: ArrayLike, level: float = 0.95) -> MeanInterval:
     """The mean over runs, one value a training, and its t-interval; one run alone has none.
 

@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import save
 from torch import Tensor
 
+from crate_analysis.distributed import as_device
 from crate_analysis.models import hub
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.files import Stored, find_in_folder, in_single_precision, read_file
@@ -139,23 +140,6 @@ def _written(asked: ModelSpec) -> str:
     return str(replace(asked, arch=None, fields={}))
 
 
-def as_device(device: str | torch.device) -> torch.device:
-    """The device that is meant. Raises ValueError for one that torch does not know or have."""
-    try:
-        chosen = torch.device(device)
-        torch.empty(1, device=chosen)
-    except (RuntimeError, AssertionError, TypeError, ValueError, NotImplementedError) as error:
-        there = ["cpu", *(["cuda"] if torch.cuda.is_available() else [])]
-        if torch.backends.mps.is_available():
-            there.append("mps")
-        raise ValueError(
-            f"device {str(device)!r} is not there; this machine has {', '.join(there)}"
-        ) from error
-    if chosen.type == "meta":
-        raise ValueError("device 'meta' holds no values; write 'cpu'")
-    return chosen
-
-
 def load_models(
     specs: Sequence[str | os.PathLike[str] | ModelSpec], device: str | torch.device = "cpu"
 ) -> dict[str, UnrolledModel]:
@@ -241,7 +225,11 @@ def locate(spec: ModelSpec) -> Path:
         return hub.fetch(name)
     if name == SALIENCY_VITS14:
         return saliency_vits14()
-    path = Path(name).expanduser()
+    try:
+        path = Path(name).expanduser()
+        path.exists()
+    except (OSError, RuntimeError) as error:  # too long a name, nobody's home folder
+        raise FileNotFoundError(f"{name[:200]!r} is the name of no file: {error}"[:400]) from error
     if path.is_dir() and (_has_separator(name) or name not in shipped_files()):
         return find_in_folder(path)
     if path.exists():

@@ -19,7 +19,18 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 LARGEST = 2**31
 """No size of a network is larger."""
-FLOATS = ("step_size", "sparsity", "mlp_ratio", "norm_eps", "head_eps")
+LEAST_STD = 1e-6
+"""Of a channel's pixels as shares of 255; no image has less contrast."""
+SMALLEST = 1e-30
+"""What is divided by is no smaller: float32 holds it."""
+FLOATS = {
+    "step_size": 0,
+    "sparsity": 0,
+    "mlp_ratio": 0,
+    "norm_eps": SMALLEST,
+    "head_eps": SMALLEST,
+}
+"""The fields that are numbers, and the least of each."""
 
 
 @dataclass(frozen=True)
@@ -102,10 +113,10 @@ class ModelConfig:
                 raise ValueError(f"{name}={value!r} must be a whole number of at least {least}")
             if value > LARGEST:
                 raise ValueError(f"{name}={value!r} is more than any network has")
-        for name in FLOATS:
+        for name, low in FLOATS.items():
             value = getattr(self, name)
-            if not _is_number(value) or value < 0:
-                raise ValueError(f"{name}={value!r} must be a number of at least 0")
+            if not _is_number(value) or not low <= value <= LARGEST:
+                raise ValueError(f"{name}={value!r} must be a number of at least {low}")
         if not 1 <= self.dim * self.mlp_ratio <= LARGEST:
             raise ValueError(f"mlp_ratio={self.mlp_ratio} leaves an MLP no hidden width")
         if self.image_size % self.patch_size:
@@ -119,10 +130,11 @@ class ModelConfig:
             value = getattr(self, name)
             value = tuple(value) if isinstance(value, list | tuple) else value  # JSON gives lists
             three = isinstance(value, tuple) and len(value) == 3 and all(map(_is_number, value))
-            if not three or (name == "pixel_std" and min(value) <= 0):
+            low = LEAST_STD if name == "pixel_std" else -LARGEST
+            if not three or not all(low <= one <= LARGEST for one in value):
                 raise ValueError(
                     f"{name}={value!r} must be one number for each of R, G, B"
-                    + (", above 0" if name == "pixel_std" else "")
+                    + (f", of at least {LEAST_STD}" if name == "pixel_std" else "")
                 )
             object.__setattr__(self, name, value)
 

@@ -123,6 +123,13 @@ def read_file(path: Path) -> Stored:
     check_regular(path)
     if path.name.endswith(INDEX_ENDING):
         return _read_shards(path)
+    if shard := re.fullmatch(r"(.+)-\d{5}-of-(\d{5})(\.\w+)", path.name):
+        index = path.with_name(f"{shard[1]}{shard[3]}{INDEX_ENDING}")
+        raise ValueError(f"is one of {int(shard[2])} shards; name their index, {index}")
+    return _read_whole(path)
+
+
+def _read_whole(path: Path) -> Stored:
     if path.suffix == ".onnx":
         return Stored(read_onnx(path))
     if path.suffix == ".safetensors" or _looks_like_safetensors(path):
@@ -147,7 +154,8 @@ def _read_shards(index: Path) -> Stored:
                 f"{index}: the shard {shard} is not there; download it beside the index"
             )
         try:
-            tensors |= read_file(shard).tensors
+            check_regular(shard)
+            tensors |= _read_whole(shard).tensors
         except ValueError as error:
             raise ValueError(f"shard {name}: {error}") from error
     return Stored(tensors)
@@ -222,6 +230,13 @@ def _other_format(path: Path) -> str:
             return (
                 "is a TorchScript archive, which holds code; write its weights alone: "
                 "torch.save(torch.jit.load(FILE).state_dict(), NEW_FILE)"
+            )
+        if any(
+            name.endswith(("/archive_format", "serialized_exported_program.json")) for name in names
+        ):
+            return (
+                "is an archive of torch.export, not named weights; write those alone: "
+                "torch.save(torch.export.load(FILE).state_dict, NEW_FILE)"
             )
         if names and all(name.endswith(".npy") for name in names):
             return "is NumPy's npz, not a PyTorch checkpoint; take the PyTorch file of this model"

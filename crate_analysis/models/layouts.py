@@ -76,11 +76,11 @@ _HF_UNUSED = (
     r"(?:cls|distillation)_classifier\..*",
 )
 _PROJECTION_HEADS = (
-    r"head\.(?:mlp|last_layer)\..*",
+    r"head\.(?:mlp|last_layer|\d+)\..*",
     r"(?:dino|ibot)_(?:head|loss|patch_loss)\..*",
     r"(?:predictor|projector|prototypes)\..*",
 )
-_MASKING = (r"mask_token", r"decoder_.*", r"decoder\..*")
+_MASKING = (r"mask(?:_token|ed_embed)", r"decoder_.*", r"decoder\..*")
 
 LAYOUTS = (
     Layout(
@@ -209,7 +209,7 @@ REFUSED = (
     (
         "a convolutional network",
         r"(?:.*\.)?(?:layer[1-4]\.\d+\.(?:conv|bn)\d\..*|stages\.\d+\..*|downsample_layers\..*|"
-        r"features\.\d+\..*|patch_embed\.backbone\..*)",
+        r"features\.\d+\..*|conv_stem\..*|patch_embed\.backbone\..*)",
         "transformers are; take a CRATE or a ViT",
     ),
     (

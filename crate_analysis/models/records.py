@@ -161,7 +161,7 @@ def _of_timm(content: Mapping[str, Any]) -> dict[str, Any]:
     if not isinstance(trained, dict):
         trained = content  # older files
     fields = _pixels(trained, "mean", "std")
-    name = content["architecture"]
+    name = str(content["architecture"])
     for known in (f"{name}.{trained.get('tag')}", name):
         if known in ARCHS:
             return fields | {"heads": ARCHS[known].heads}

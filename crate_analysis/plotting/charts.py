@@ -263,9 +263,9 @@ def head_grid(
         )
     ax.set_yticks(range(rows) if roomy else [], heads + 1 if roomy else [])
     ax.set_xticks(range(columns), scores.columns)
-    if columns > 8 or max(map(len, scores.columns)) > 6:
-        plt.setp(ax.get_xticklabels(), rotation=45, ha="left", rotation_mode="anchor")
     ax.tick_params(length=0, labelsize="small", top=True, labeltop=True, labelbottom=False)
+    if columns > 8 or max(map(len, scores.columns)) > 6:  # of the labels that are shown
+        plt.setp(ax.get_xticklabels(), rotation=45, ha="left", rotation_mode="anchor")
     ax.spines[:].set_visible(False)
     return ax
 

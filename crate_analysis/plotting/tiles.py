@@ -91,8 +91,15 @@ def sheet(
     first = 0
     for name, count in (groups or {}).items():
         middle = (first + count / 2) * (width + GAP) - GAP / 2
-        place = {"xycoords": ax.get_xaxis_transform(), "textcoords": "offset points"}
-        ax.annotate(name, (middle, 1), xytext=(0, 18), ha="center", va="bottom", **place)
+        ax.annotate(
+            name,
+            (middle, 1),
+            xycoords=ax.get_xaxis_transform(),
+            xytext=(0, 18),
+            textcoords="offset points",
+            ha="center",
+            va="bottom",
+        )
         first += count
     return ax
 

@@ -19,10 +19,13 @@ from crate_analysis.probes.features import patch_features, patch_keys
 from crate_analysis.probes.maps import (
     attention_share,
     effective_patches,
+    kept_similarity,
     map_frame,
+    map_numbers,
     map_similarity,
     regrid,
 )
+from crate_analysis.probes.noise import embedding_change, under_noise
 from crate_analysis.probes.parts import (
     adjusted_rand,
     balanced_accuracy,
@@ -31,8 +34,9 @@ from crate_analysis.probes.parts import (
     patch_labels,
     separation_auc,
 )
-from crate_analysis.probes.pca import pca_rgb, pca_scores
+from crate_analysis.probes.pca import component_auc, pca_rgb, pca_scores
 from crate_analysis.probes.separation import pca_separation
+from crate_analysis.probes.versions import compare_maps
 
 __all__ = [
     "accuracy_under",
@@ -44,11 +48,16 @@ __all__ = [
     "cls_maps",
     "cluster_patches",
     "collect",
+    "compare_maps",
+    "component_auc",
     "deepest_patch",
     "effective_patches",
+    "embedding_change",
+    "kept_similarity",
     "linear_probe",
     "longest_patches",
     "map_frame",
+    "map_numbers",
     "map_similarity",
     "mirror",
     "outlier_patches",
@@ -64,5 +73,6 @@ __all__ = [
     "regrid",
     "separation_auc",
     "shuffle_patches",
+    "under_noise",
     "without_patches",
 ]

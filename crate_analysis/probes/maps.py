@@ -6,7 +6,7 @@ A map is read as a distribution of attention over the patches, so its scale does
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
@@ -15,6 +15,10 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from crate_analysis.checks import check_match
+from crate_analysis.datasets import Samples
+from crate_analysis.models import Edit, UnrolledModel
+from crate_analysis.probes.attention import cls_maps
+from crate_analysis.walk import READING, Reading, walk
 
 
 def effective_patches(maps: Float[Tensor, "*b gh gw"]) -> Float[Tensor, "*b"]:
@@ -50,6 +54,87 @@ def map_similarity(
     """
     check_match(a=a, b=b)
     return torch.minimum(_distribution(a, "a"), _distribution(b, "b")).sum(-1)
+
+
+def kept_similarity(
+    maps: Float[Tensor, "b h gh gw"], reference: Float[Tensor, "b h gh gw"], draws: int = 4
+) -> pd.DataFrame:
+    """What maps have kept of what tells an image's map from another image's.
+
+    Wide maps are alike whatever the image, so that `map_similarity` alone says little. Its rival
+    is the similarity to the reference maps of *other* images: those `draws` places further on (at
+    most one less than there are images).
+
+    Parameters
+    ----------
+    maps : each image's maps after some change, such as noise.
+    reference : the same images' maps before it.
+
+    Returns a row an image, means over heads: image (its place), similarity, others (that to the
+    reference maps of other images), and kept, (similarity - o) / (1 - o) with o the mean of others
+    over all images: 1 where nothing has changed, about 0 where a map tells no more of its own image
+    than of another. Raises ValueError for fewer than two images and as `map_similarity`.
+
+    >>> kept_similarity(torch.eye(4).view(4, 1, 2, 2), torch.eye(4).view(4, 1, 2, 2)).kept.tolist()
+    [1.0, 1.0, 1.0, 1.0]
+    """
+    if len(maps) < 2:
+        raise ValueError("one image has no maps of other images beside it; give at least two")
+    own = map_similarity(maps, reference).mean(1)
+    turns = range(1, 1 + min(draws, len(maps) - 1))
+    rivals = [map_similarity(maps, reference.roll(-turn, 0)).mean(1) for turn in turns]
+    others = torch.stack(rivals).mean(0)
+    level = float(others.mean())
+    kept = (own - level) / max(1 - level, torch.finfo(own.dtype).eps)
+    values = {"similarity": own, "others": others, "kept": kept}
+    return pd.DataFrame({"image": range(len(maps)), **{k: v.numpy() for k, v in values.items()}})
+
+
+@torch.inference_mode()
+def map_numbers(
+    model: UnrolledModel,
+    data: Samples,
+    layers: Sequence[int] | None = None,
+    reading: Reading = READING,
+    edits: Sequence[Edit] = (),
+) -> pd.DataFrame:
+    """How wide each head's map of `[CLS]` is, and how evenly it lies on the objects.
+
+    Parameters
+    ----------
+    model, data, layers, reading, edits : as `walk` takes them.
+
+    Returns a row for each image, layer and head: model, layer, image, head; width, the effective
+    number of patches as a share of all, 1 for an even map; evenness, the effective number of
+    patches within the objects (what any mask covers by half or more) as a share of theirs, NaN
+    where an image has none; to itself, the share of `[CLS]`'s attention that it keeps, which the
+    other two leave out. Evenness says something only beside how much attention the objects get:
+    an even map has 1. Raises what `walk` raises.
+
+    >>> from crate_analysis import load_model
+    >>> few = Reading(limit=2)
+    >>> map_numbers(load_model("crate-creatures"), "creatures", [-2], few).shape
+    (8, 7)
+    """
+    frames = []
+    for batch in walk(model, data, layers, reading, edits):
+        covered = [_covered(s.masks.any(0, keepdim=True), batch.grid) >= 0.5 for s in batch.samples]
+        inside = torch.stack(covered)
+        for state in batch.states:
+            attention = state.attention().cpu()
+            maps = cls_maps(attention, batch.grid)
+            within = (maps * inside).clamp(min=torch.finfo(maps.dtype).tiny)
+            evenness = effective_patches(within) / inside.sum((-2, -1)).clamp(min=1)
+            values = {
+                "width": effective_patches(maps) / maps[0, 0].numel(),
+                "evenness": evenness.where(inside.flatten(1).any(1)[:, None], torch.nan),
+                "to itself": attention[:, :, 0, 0],
+            }
+            image, head = np.indices(maps.shape[:2]).reshape(2, -1)
+            at = {"layer": state.index, "image": np.array(batch.indices)[image], "head": head}
+            flat = {name: value.numpy().ravel() for name, value in values.items()}
+            frames.append(pd.DataFrame({"model": model.name, **at, **flat}))
+    return pd.concat(frames, ignore_index=True)
 
 
 def regrid(

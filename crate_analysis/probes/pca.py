@@ -6,11 +6,15 @@ Yu et al. 2024 (arXiv 2308.16271), Fig. 3, 6 and 9, after Oquab et al. 2024 (DIN
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int64
 from numpy.typing import NDArray
 from torch import Tensor
+
+from crate_analysis.probes.parts import separation_auc
 
 Array = NDArray[np.float64]
 
@@ -167,3 +171,26 @@ def _unit_range(scores: Array) -> Array:
     span = high - low
     scaled = (scores - low) / np.where(span > 0, span, 1)
     return np.where(span > 0, scaled, 0.5).clip(0, 1)
+
+
+def component_auc(
+    features: Float[Tensor, "b n d"],
+    grid: tuple[int, int],
+    truth: Bool[Tensor, "b n"],
+    groups: Sequence[Int64[Tensor, " k"]],
+) -> Float[Tensor, " b"]:
+    """How well the first joint component tells true patches from others, one value an image.
+
+    Each group of images, such as those of one class, has a PCA of its own (Yu et al. 2024, Fig. 3),
+    whose first component is scored by its `separation_auc` in each image. Images of no group have
+    NaN. Arguments as for `pca_scores`, and the patches of the object.
+
+    >>> features = torch.randn(4, 9, 5)
+    >>> component_auc(features, (3, 3), features[..., 0] > 0, [torch.arange(4)]).shape
+    torch.Size([4])
+    """
+    found = torch.full((len(features),), torch.nan, dtype=torch.float64)
+    for places in groups:
+        scores = pca_scores(features[places], grid, 1)[..., 0]
+        found[places] = separation_auc(scores, truth[places]).double()
+    return found

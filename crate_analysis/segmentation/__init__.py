@@ -7,7 +7,7 @@ from crate_analysis.segmentation.average_precision import (
     coco_average_precision,
     true_objects,
 )
-from crate_analysis.segmentation.baselines import centre_attention, patch_ceiling
+from crate_analysis.segmentation.baselines import blob_about, centre_attention, patch_ceiling
 from crate_analysis.segmentation.detection import (
     baseline_objects,
     detect_objects,
@@ -26,6 +26,7 @@ from crate_analysis.segmentation.masks import (
     head_iou,
     to_pixels,
 )
+from crate_analysis.segmentation.queries import query_scores
 from crate_analysis.segmentation.readings import DINO, READINGS, iou_readings
 from crate_analysis.segmentation.refine import refine_masks
 from crate_analysis.segmentation.rivals import (
@@ -54,6 +55,7 @@ __all__ = [
     "best_head_iou",
     "best_heads",
     "best_overlaps",
+    "blob_about",
     "by_class",
     "centre_attention",
     "choose_heads",
@@ -71,6 +73,7 @@ __all__ = [
     "masked_iou",
     "mean_masks",
     "patch_ceiling",
+    "query_scores",
     "read_results",
     "refine_masks",
     "scores_with_rivals",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int64
 from torch import Tensor
 
 from crate_analysis.checks import check_match
@@ -19,6 +19,21 @@ def centre_attention(gh: int, gw: int, spread: float = 0.25) -> Float[Tensor, "g
     """
     rows, columns = ((torch.arange(n) + 0.5) / n - 0.5 for n in (gh, gw))
     return torch.exp(-(rows[:, None] ** 2 + columns**2) / (2 * spread**2))
+
+
+def blob_about(
+    positions: Int64[Tensor, "b q 2"], grid: tuple[int, int], spread: float = 0.25
+) -> Float[Tensor, "b q gh gw"]:
+    """A Gaussian about each patch, at these rows and columns: the score of mere nearness.
+
+    The rival of a patch's attention, since near patches are alike. `spread` is the standard
+    deviation as a share of each side, as in `centre_attention`.
+    """
+    away = [
+        (torch.arange(side) - positions[..., axis, None]) / side for axis, side in enumerate(grid)
+    ]
+    squares = away[0][..., :, None] ** 2 + away[1][..., None, :] ** 2
+    return torch.exp(-squares / (2 * spread**2))
 
 
 def patch_ceiling(

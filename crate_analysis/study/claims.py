@@ -1,17 +1,13 @@
-"""The claims that this laboratory puts to the test, and the verdict that a run's findings give.
+"""The claims that this laboratory puts to the test, as data, and the rule of the verdict.
 
-A chapter's finding names the claim that it decides; `judge` brings the findings of a whole folder
-of runs together. The claims are those of Yu et al. 2023 (arXiv 2306.01129) and Yu et al. 2024
-(arXiv 2308.16271), and some of our own that they lead to.
+A chapter's finding names the claim that it decides; `verdicts.judge` brings the findings of a whole
+folder of runs together. The claims are those of Yu et al. 2023 (arXiv 2306.01129) and Yu et al.
+2024 (arXiv 2308.16271), and some of our own that they lead to.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from pathlib import Path
-
-import pandas as pd
 
 HOLDS, IN_PART, NOT_HERE, UNCLEAR, MISSING = (
     "holds",
@@ -167,71 +163,3 @@ CLAIMS = {
     )
 }
 """Name -> claim, in the order of the chapters."""
-
-
-def read_results(folder: str | Path) -> pd.DataFrame:
-    """All findings below a folder: the rows of each `CHAPTER-results.csv`, with their chapter.
-
-    Parameters
-    ----------
-    folder : where chapters, or the runs of a grid, left their results.
-
-    Returns a frame with the columns of `RESULTS` and before them `chapter` and `run`, the path of
-    the run's folder below `folder`. Raises FileNotFoundError where no results are there.
-
-    >>> read_results("output")  # doctest: +SKIP
-    """
-    root = Path(folder).expanduser()
-    frames = []
-    for path in sorted(root.rglob("*-results.csv")):
-        frame = pd.read_csv(path, keep_default_na=False, na_values={"mean": [""], "low": [""],
-                            "high": [""], "rival value": [""]})  # fmt: skip
-        frame.insert(0, "chapter", path.name.removesuffix("-results.csv"))
-        frame.insert(1, "run", str(path.parent.relative_to(root)))
-        frames.append(frame)
-    if not frames:
-        raise FileNotFoundError(f"no results below {root}: run a chapter with -p output {root}")
-    return pd.concat(frames, ignore_index=True)
-
-
-def verdict(findings: Iterable[str]) -> str:
-    """What the verdicts of a claim's findings (`holds`, `fails`, `open`) come to, see `RULE`.
-
-    >>> verdict(["holds", "open"]), verdict(["open", "fails"]), verdict([])
-    ('holds in part', 'not here', 'not measured in this run')
-    """
-    found = list(findings)
-    if not found:
-        return MISSING
-    if all(one == "holds" for one in found):
-        return HOLDS
-    if "holds" in found:
-        return IN_PART
-    return NOT_HERE if "fails" in found else UNCLEAR
-
-
-def judge(results: pd.DataFrame) -> pd.DataFrame:
-    """One row a claim: what it says, its source and chapter, the paper's number, and the verdict.
-
-    Parameters
-    ----------
-    results : of `read_results`; rows without a claim are passed over.
-
-    Raises ValueError for a claim that is not in `CLAIMS`.
-    """
-    decided = results[results.claim != ""]
-    unknown = sorted(set(decided.claim) - set(CLAIMS))
-    if unknown:
-        raise ValueError(f"no claim is called {unknown[0]!r}; there are {', '.join(CLAIMS)}")
-    rows = [
-        {
-            "claim": claim.name,
-            "says": claim.says,
-            "source": claim.source,
-            "paper": claim.paper,
-            "chapter": claim.chapter,
-            "verdict": verdict(decided[decided.claim == claim.name].verdict),
-        }
-        for claim in CLAIMS.values()
-    ]
-    return pd.DataFrame(rows)

@@ -156,16 +156,16 @@ class AbsentNumberError(Exception):
     """A sentence speaks of a number that this run does not have."""
 
 
-class Subjects(dict[str, Subject]):
+class Subjects(dict[str, "Subject | dict[str, Subject]"]):
     """The subjects that a sentence may name."""
 
-    def __missing__(self, name: str) -> Subject:
+    def __missing__(self, name: str) -> Any:
         if name == "other":
             raise AbsentNumberError(name)
         raise KeyError(f"a sentence can name {', '.join(self)} or other, not {name!r}")
 
 
-def write_sentences(sentences: Iterable[str], subjects: Mapping[str, Subject]) -> list[str]:
+def write_sentences(sentences: Iterable[str], subjects: Subjects) -> list[str]:
     """The sentences with their numbers in place, without those whose numbers are not there.
 
     A sentence about `other` is left out where one network is measured alone. Raises KeyError for

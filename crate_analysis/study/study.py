@@ -154,8 +154,9 @@ class Study:
                     f"parameter {name!r} must be at least {least}, not {self.parameters[name]}"
                 )
         earlier = namespace.get("study")
-        same = isinstance(earlier, Study) and earlier.chapter == chapter
-        self._numbers: dict[str, int] = earlier._numbers if same else {}
+        self._numbers: dict[str, int] = {}
+        if isinstance(earlier, Study) and earlier.chapter == chapter:
+            self._numbers = earlier._numbers
         if get_ipython() is not None:
             from matplotlib_inline.backend_inline import set_matplotlib_formats
 
@@ -500,7 +501,7 @@ class Study:
 
     def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
         quantities = list(dict.fromkeys(finding.quantity for finding in findings))
-        of = {name: rows for name, rows in frame.groupby("model", sort=False)}
+        of = {str(name): rows for name, rows in frame.groupby("model", sort=False)}
         networks = {
             network.label: {"layer": network.layer + 1, "depth": len(network.model.layers)}
             for network in self.networks

@@ -8,7 +8,6 @@ killed, and goes on where it stopped when the experiment is started again.
 
 from __future__ import annotations
 
-import multiprocessing
 import os
 import re
 import sys
@@ -22,7 +21,7 @@ from typing import Any
 import pandas as pd
 import torch
 
-from crate_analysis.distributed import end_with_parent
+from crate_analysis.distributed import end_with_parent, process_context
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import arch_config
 from crate_analysis.parsing import parse_yaml
@@ -263,7 +262,7 @@ def run_experiment(
     execution = execution or Execution()
     jobs = jobs or _jobs(execution.device, threads)
     folder.mkdir(parents=True, exist_ok=True)
-    context = multiprocessing.get_context("spawn")
+    context: Any = process_context()
     running: dict[str, Any] = {}
     failed: dict[str, str] = {}
     while True:

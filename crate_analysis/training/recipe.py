@@ -218,13 +218,7 @@ def read_recipe(path: Path, kinds: Mapping[str, type[Recipe]]) -> Recipe:
 
     Raises ValueError where it is damaged, or was written by another version, with other settings.
     """
-    anew = "choose another folder, or delete this one to train again"
-    try:
-        record = json.loads(path.read_text(encoding="utf-8"))
-    except (ValueError, IsADirectoryError):
-        raise ValueError(f"{path} is damaged; {anew}") from None
-    if not isinstance(record, dict):
-        raise ValueError(f"{path} holds no recipe; {anew}")
+    record = read_record(path)
     objective = record.pop("objective", SupervisedRecipe.objective)
     if objective not in kinds:
         raise ValueError(f"{path}: there is no objective {objective!r}, only {', '.join(kinds)}")
@@ -234,4 +228,18 @@ def read_recipe(path: Path, kinds: Mapping[str, type[Recipe]]) -> Recipe:
     try:
         return kinds[objective](**record)
     except (TypeError, ValueError) as error:
-        raise ValueError(f"{path}: {error}; {anew}") from None
+        raise ValueError(f"{path}: {error}; {_ANEW}") from None
+
+
+_ANEW = "choose another folder, or delete this one to train again"
+
+
+def read_record(path: Path) -> dict[str, Any]:
+    """What a run's `recipe.json` holds. Raises ValueError where it is no recipe."""
+    try:
+        record = json.loads(path.read_text(encoding="utf-8"))
+    except (ValueError, IsADirectoryError):
+        raise ValueError(f"{path} is damaged; {_ANEW}") from None
+    if not isinstance(record, dict) or not isinstance(record.get("overrides", {}), dict):
+        raise ValueError(f"{path} holds no recipe; {_ANEW}")
+    return record

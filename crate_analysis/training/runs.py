@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
+
+from crate_analysis.training.recipe import read_record
 
 
 def read_runs(folder: Path) -> pd.DataFrame:
@@ -18,9 +19,7 @@ def read_runs(folder: Path) -> pd.DataFrame:
     recipes = sorted(folder.rglob("recipe.json"))
     if not recipes:
         raise FileNotFoundError(f"{folder} holds no runs; name the folder that they were kept in")
-    settings = pd.DataFrame(
-        [_flat(json.loads(path.read_text(encoding="utf-8"))) for path in recipes]
-    )
+    settings = pd.DataFrame([_flat(read_record(path)) for path in recipes])
     differing = [name for name in settings if settings[name].nunique(dropna=False) > 1]
     last = [last_entry(path.parent) for path in recipes]
     names = [path.parent.relative_to(folder).as_posix() for path in recipes]
@@ -37,10 +36,20 @@ def read_runs(folder: Path) -> pd.DataFrame:
 
 def _flat(recipe: dict[str, Any]) -> dict[str, Any]:
     """The overrides beside the other settings."""
-    return recipe | recipe.pop("overrides")
+    return recipe | recipe.pop("overrides", {})
 
 
 def last_entry(run: Path) -> dict[Any, Any]:
-    """The last row of a run's log; nothing where its first epoch is not over."""
+    """The last row of a run's log; nothing where its first epoch is not over.
+
+    Raises ValueError for a log that is damaged.
+    """
     log = run / "log.csv"
-    return pd.read_csv(log).iloc[-1].to_dict() if log.exists() else {}
+    if not log.exists():
+        return {}
+    try:
+        row = pd.read_csv(log).iloc[-1]
+        row[["step", "loss"]].astype(float)
+    except (ValueError, LookupError, IsADirectoryError):  # pandas' own errors are ValueErrors
+        raise ValueError(f"{log} is damaged; delete {run} to train it again") from None
+    return row.to_dict()

@@ -95,13 +95,14 @@ def load_splits(
     _, (first,) = next(batches(reported, 1))
     if first.label is None:
         raise ValueError(
-            f"{spec} has no labels, one class a picture: take creatures-exotic, or folder:ROOT "
-            "with pictures sorted into train/CLASS and val/CLASS"
+            f"{spec} has no labels, one class an image: take creatures-exotic, or folder:ROOT "
+            "with images sorted into train/CLASS and val/CLASS"
         )
     source = load_dataset(spec, "train", image_size)
     classes = tuple(source.classes)
     if len(classes) == 1:
         raise ValueError(f"{spec} has one class only, {classes[0]!r}: there is nothing to tell")
+
     def cached(split: str, count: int) -> Labelled:
         pictures = CachedPictures(spec, split, image_size, count, seed, cache)
         # a folder's pictures lie class by class

@@ -35,5 +35,5 @@ def test_what_is_missing_is_named_with_a_remedy(monkeypatch):
     with pytest.raises(ValueError, match="write 'photographs' or 'folder:x'"):
         load_dataset("photographs:x")
     monkeypatch.setattr(photographs, "find_spec", lambda name: None)
-    with pytest.raises(ModuleNotFoundError, match="'astronaut'.*pip install scikit-image"):
+    with pytest.raises(ModuleNotFoundError, match=r"'astronaut'.*pip install scikit-image"):
         load_dataset("photographs")

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from crate_analysis import load_dataset, load_model
+from crate_analysis.datasets import as_samples
 from crate_analysis.explorer.images import image_record, one_of_each, pixel_bytes, run_lengths
 from crate_analysis.probes import cls_attention
 from crate_analysis.segmentation import attention_mask, average_precision, head_iou, to_pixels
@@ -98,7 +99,7 @@ def test_images_are_one_of_each_label_first():
 
 
 def test_images_without_labels_or_enough_of_them():
-    samples = [load_dataset("creatures", "val", 72)[i] for i in range(3)]
+    samples = as_samples([load_dataset("creatures", "val", 72)[i] for i in range(3)])
     assert len(one_of_each(samples, 12)) == 3
     scenes = load_dataset("creatures-scenes", "val", 48, limit=5)
     assert [sample.path for sample in one_of_each(scenes, 2)] == [scenes[0].path, scenes[1].path]

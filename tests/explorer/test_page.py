@@ -72,7 +72,7 @@ def settle(page):
 
 
 def state(page):
-    page.wait_for_timeout(50)
+    page.wait_for_timeout(600)
     return {key: value[0] for key, value in parse_qs(page.url.partition("#")[2]).items()}
 
 

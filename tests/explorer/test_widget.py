@@ -85,6 +85,10 @@ def test_a_session_takes_any_model_and_data_set():
     assert len(np.frombuffer(edited, np.float32)) == 6 * 4 * 67
     assert seen["path"][0]["logits"] == []
     assert session.open("alpha")[0]["shape"]["tokens"] == 65
+    images = Session(
+        {"alpha": models["alpha"].eval()}, torch.zeros(2, 3, 72, 72, dtype=torch.uint8)
+    )
+    assert images.open("alpha")[0]["images"][1] == {"name": "images[1]", "label": None, "masks": []}
     session.run(pixels[1], off())
     session.look(0)
 
@@ -105,8 +109,10 @@ def test_what_does_not_fit_is_told_at_once(dataset):
     mixed = [dataset[0], load_dataset("creatures", "val", 96)[0]]
     with pytest.raises(ValueError, match=r"2 sizes; give load_dataset an image_size"):
         Session({"crate": model}, mixed)
-    with pytest.raises(ValueError, match="the data set is empty"):
+    with pytest.raises(ValueError, match="no image that can be read"):
         Session({"crate": model}, [])
+    with pytest.raises(ValueError, match="n_images=0"):
+        Session({"crate": model}, dataset, 0)
     with pytest.raises(ValueError, match="no model is given"):
         explore([], dataset)
     with pytest.raises(ValueError, match=r"two models are called 'crate-creatures'"):
@@ -156,7 +162,8 @@ def test_front_end(browser, session):
             save_changes() {},
             on: (event, callback) => (heard[event] = callback),
             async send(content, callbacks, buffers) {
-              const text = (x) => btoa(String.fromCharCode(...new Uint8Array(x)));
+              const text = (x) =>
+                btoa(Array.from(new Uint8Array(x), (byte) => String.fromCharCode(byte)).join(""));
               const [sent, numbers] = await window.kernel(content, buffers.map(text));
               heard["msg:custom"](sent, numbers.map((x) => new DataView(bytes(x).buffer)));
             },

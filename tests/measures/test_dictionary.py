@@ -143,6 +143,7 @@ def test_a_frame_of_all_layers_beside_the_first_values():
     with torch.no_grad():
         model.layers[1].nonlinearity.fn.weight.mul_(3)
     frame = dictionary_frame(model, first).groupby("layer").first()
-    assert frame.change.tolist() == pytest.approx([0, 2]) and frame.cosine.tolist() == [1, 1]
+    assert frame.change.tolist() == pytest.approx([0, 2])
+    assert frame.cosine.tolist() == pytest.approx([1, 1])
     assert frame.gap[0] == pytest.approx(dictionary_frame(first).gap.iloc[0])
     assert dictionary_frame(first).change.isna().all()

@@ -10,6 +10,7 @@ from crate_analysis.measures import (
     interval_frame,
     mean_interval,
     paired_difference,
+    ratio_interval,
     run_image_interval,
     run_interval,
 )
@@ -130,3 +131,13 @@ def test_frames_of_intervals_average_an_image_first():
     [row] = interval_frame(frame, "iou", ["layer"]).itertuples(index=False)
     assert (row.layer, row.mean, row.images) == (0, 0.75, 2)
     assert (row.low, row.high) == mean_interval([0.5, 1.0])[1:]
+
+
+def test_a_share_of_a_mean():
+    rng = np.random.default_rng(0)
+    before = rng.normal(1, 0.3, 200)
+    found = ratio_interval(0.5 * before + rng.normal(0, 0.05, 200), before)
+    assert found.low < 0.5 < found.high and found.high - found.low < 0.03
+    assert ratio_interval([1, np.nan, 3], [2, 5, 6]) == (0.5, 0.5, 0.5)
+    with pytest.raises(ValueError, match="above 0"):
+        ratio_interval([1, 2], [-1, 1])

@@ -5,13 +5,17 @@ import math
 import pytest
 import torch
 
+from crate_analysis import build_model, load_dataset
 from crate_analysis.probes import (
     attention_share,
     effective_patches,
+    kept_similarity,
     map_frame,
+    map_numbers,
     map_similarity,
     regrid,
 )
+from crate_analysis.walk import walk
 
 
 def test_effective_patches_counts_those_of_an_even_map():
@@ -93,3 +97,36 @@ def test_a_frame_holds_each_value_in_its_place():
     assert list(frame) == ["model", "layer", "image", "head", "row", "column", "attention"]
     cell = frame.query("image == 1 and row == 2 and column == 1")
     assert cell.attention.tolist() == [12 + 9] and cell["head"].tolist() == [0]
+
+
+def test_what_is_kept_beyond_other_images():
+    clean = torch.eye(4).view(4, 1, 2, 2)  # each image's map is a patch of its own
+    even = torch.full((4, 1, 2, 2), 0.25)
+    half = (clean + even) / 2
+    found = kept_similarity(half, clean)
+    assert found.similarity.tolist() == pytest.approx([0.625] * 4)
+    assert found.others.tolist() == pytest.approx([0.125] * 4)
+    assert found.kept.tolist() == pytest.approx([(0.625 - 0.125) / (1 - 0.125)] * 4)
+    assert kept_similarity(even, clean).kept.tolist() == pytest.approx([0.0] * 4)
+    with pytest.raises(ValueError, match="at least two"):
+        kept_similarity(clean[:1], clean[:1])
+
+
+def test_numbers_of_a_networks_maps():
+    model = build_model("crate_micro_patch6_72.creatures").eval()
+    data = load_dataset("creatures", "val", 72, limit=3)
+    found = map_numbers(model, data, [-2])
+    assert found.groupby("image")["head"].nunique().eq(model.config.heads).all()
+    [state] = [batch_state for batch in walk(model, data, [-2]) for batch_state in batch.states]
+    attention = state.attention().detach()
+    own = found[(found.image == 1) & (found["head"] == 2)].iloc[0]
+    assert own["to itself"] == pytest.approx(float(attention[1, 2, 0, 0]))
+    row = attention[1, 2, 0, 1:]
+    assert own.width == pytest.approx(float(effective_patches(row[None])) / 144, rel=1e-5)
+    assert found.evenness.between(0, 1 + 1e-6).all()
+
+
+def test_evenness_needs_an_object():
+    model = build_model("crate_micro_patch6_72.creatures").eval()
+    found = map_numbers(model, torch.zeros(1, 3, 72, 72, dtype=torch.uint8), [0])
+    assert found.evenness.isna().all() and found.width.notna().all()

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from crate_analysis.probes import pca_rgb, pca_scores
+from crate_analysis.probes import component_auc, pca_rgb, pca_scores
 from crate_analysis.probes.pca import otsu_threshold
 
 GRID = (6, 6)
@@ -223,3 +223,12 @@ def test_otsu_cuts_where_the_groups_part():
     assert otsu_threshold(torch.tensor([0.0, 1.0, 2.0, 3.0, 10.0, 11.0, 12.0, 20.5])) == 6.5
     with pytest.raises(ValueError, match="all values are equal"):
         otsu_threshold(torch.ones(3))
+
+
+def test_the_first_component_of_each_group_is_scored_in_each_image():
+    truth = torch.zeros(5, 9, dtype=torch.bool)
+    truth[:, :3] = True
+    features = torch.randn(5, 9, 4) * 0.01
+    features[:, :, 0] += truth * 3.0  # the object stands out along one axis
+    found = component_auc(features, (3, 3), truth, [torch.tensor([0, 1]), torch.tensor([2, 4])])
+    assert found[3].isnan() and found[[0, 1, 2, 4]].sub(0.5).abs().eq(0.5).all()

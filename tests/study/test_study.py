@@ -1,5 +1,6 @@
 """Study: what a chapter sets up, and the outputs that it leaves."""
 
+import json
 import re
 
 import matplotlib.pyplot as plt
@@ -244,10 +245,19 @@ def empty():
 
 
 def test_provenance_tells_models_data_and_parameters(make, shown, tmp_path):
-    make().provenance()
+    make(models=["crate-creatures"], image_size=24).provenance()
     page = shown[0]["text/html"]
-    assert "crate-creatures (SHA-256" in page and "n_images = 3" in page and "fingerprint" in page
-    assert (tmp_path / "out" / "07-test-provenance.json").exists()
+    file = tmp_path / "out" / "07-test-provenance.json"
+    record = json.loads(file.read_text(encoding="utf-8"))
+    for told in (
+        f"crate-creatures (SHA-256 {record['models'][0]['sha256'][:16]}",
+        f"creatures, val, seed 0, 3 images at 24 px (fingerprint {record['data'][0]['data']})",
+        record["code"]["library"],
+        f"torch {record['versions']['torch']}",
+        "n_images = 3",
+        "dataset = &#39;creatures&#39;",
+    ):
+        assert told in page
 
 
 @pytest.mark.parametrize(

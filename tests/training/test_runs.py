@@ -29,3 +29,20 @@ def test_runs_are_told_by_what_differs_and_their_last_entry(tmp_path):
 def test_a_folder_without_runs_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no runs; name the folder"):
         read_runs(tmp_path)
+
+
+@pytest.mark.parametrize(
+    "content", ["", "x", "a,b\n1,2\n", "step,loss\n", "step,loss\n1,x\n", "\0"]
+)
+def test_a_damaged_log_is_named(tmp_path, content):
+    keep(tmp_path / "a", content)
+    with pytest.raises(ValueError, match=r"a/log\.csv is damaged; delete .*a to train it again"):
+        read_runs(tmp_path)
+
+
+@pytest.mark.parametrize("content", ["", "{", "[]", '{"overrides": 3}'])
+def test_a_damaged_recipe_is_named(tmp_path, content):
+    keep(tmp_path / "a")
+    (tmp_path / "a" / "recipe.json").write_text(content)
+    with pytest.raises(ValueError, match=r"recipe\.json (is damaged|holds no recipe)"):
+        read_runs(tmp_path)

@@ -115,7 +115,7 @@ def test_what_stands_in_the_environment_changes_no_installation(clone, tmp_path)
     flags = {
         "PYTHONWARNINGS": "error", "PYTHONHOME": "/nowhere", "PYTHONNOUSERSITE": "", "PYTHON": "no",
         "PIP_USER": "1", "PIP_NO_DEPS": "1", "PIP_DRY_RUN": "1", "PIP_REQUIRE_HASHES": "1",
-        "LC_ALL": "C",
+        "LC_ALL": "C", "HOME": "/dev/null/home",
     }  # fmt: skip
     make(clone, "env", **flags, **dict.fromkeys(names, str(evil)))
     assert_is_of(clone)

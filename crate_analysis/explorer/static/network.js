@@ -355,23 +355,25 @@ function crateEngine({ vectors: wanted = true } = {}) {
       : seen.outputs;
     const written = layer.out ? apply(layer.out, outputs, t) : outputs;
     const half = add(seen.tokens, scaled(written, layer.outScale));
-    const made = STEPS[layer.kind](layer.step, layerNorm(layer.normHalf, half), t);
+    const { made, codes } = STEPS[layer.kind](layer.step, layerNorm(layer.normHalf, half), t);
     const hasResidual = layer.kind === "mlp" || layer.kind === "ista_overcomplete";
-    return { ...seen, half, output: hasResidual ? add(half, scaled(made, layer.stepScale)) : made };
+    const output = hasResidual ? add(half, scaled(made, layer.stepScale)) : made;
+    return { ...seen, half, output, sparsified: codes ?? output };
   }
 
   const scaled = (x, gamma) => (gamma ? x.map((value, i) => value * gamma[i % gamma.length]) : x);
 
-  /** The second half of a layer, from z = LN(Z^{l+1/2}). */
+  /** The second half of a layer, from z = LN(Z^{l+1/2}): what it writes, and the sparse codes if any. */
   const STEPS = { ista, ista_soft: ista, ista_overcomplete: overcomplete, mlp };
 
   /** One step of ISTA from a = z, then the threshold: ReLU, or from both sides. */
   function ista({ D, DT, eta, lambda, soft }, z, t) {
     const d = z.length / t, rest = product(z, D, t, d, d).map((value, i) => z[i] - value);
-    return product(rest, DT, t, d, d).map((value, i) => {
+    const codes = product(rest, DT, t, d, d).map((value, i) => {
       const a = z[i] + eta * value;
       return a > eta * lambda ? a - eta * lambda : soft && a < -eta * lambda ? a + eta * lambda : 0;
     });
+    return { made: codes, codes };
   }
 
   /** Two steps from zero in more atoms than dimensions, and back through a second dictionary. */
@@ -379,12 +381,13 @@ function crateEngine({ vectors: wanted = true } = {}) {
     const d = z.length / t, atoms = D.length / d;
     const first = product(z, DT, t, atoms, d).map((value) => Math.max(0, eta * (value - lambda)));
     const rest = product(first, D, t, d, atoms).map((value, i) => z[i] - value);
-    const second = product(rest, DT, t, atoms, d).map((value, i) => Math.max(0, first[i] + eta * (value - lambda)));
-    return product(second, D1, t, d, atoms);
+    const codes = product(rest, DT, t, atoms, d)
+      .map((value, i) => Math.max(0, first[i] + eta * (value - lambda)));
+    return { made: product(codes, D1, t, d, atoms), codes };
   }
 
   function mlp({ fc1, fc2 }, z, t) {
-    return apply(fc2, apply(fc1, z, t).map(gelu), t);
+    return { made: apply(fc2, apply(fc1, z, t).map(gelu), t) };
   }
 
   /** All layers of one image; `off` holds, layer by layer, which heads are off.
@@ -443,7 +446,7 @@ function crateEngine({ vectors: wanted = true } = {}) {
   function summary(network, pass) {
     pass.summary ??= {
       rates: pass.layers.map((layer) => codingRate(layer.projections, network.shape)),
-      nonzero: pass.layers.map((layer) => nonzeroShare(layer.output)),
+      nonzero: pass.layers.map((layer) => nonzeroShare(layer.sparsified)),
       logits: Array.from(pass.logits),
     };
     return pass.summary;

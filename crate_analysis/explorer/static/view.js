@@ -120,7 +120,7 @@ function exploreView(root, source, options = {}) {
       colour,
       size,
     ]);
-    return btoa(String.fromCharCode(...bytes))
+    return btoa(bytes.map((byte) => String.fromCharCode(byte)).join(""))
       .replaceAll("+", "-")
       .replaceAll("/", "~")
       .replaceAll("=", "");
@@ -252,8 +252,10 @@ function exploreView(root, source, options = {}) {
   function toCanvas(rgb, canvas = newCanvas(info.size[1], info.size[0])) {
     const context = canvas.getContext("2d");
     const image = context.createImageData(canvas.width, canvas.height);
-    for (let i = 0; i < canvas.width * canvas.height; i++)
-      image.data.set([rgb[3 * i], rgb[3 * i + 1], rgb[3 * i + 2], 255], 4 * i);
+    for (let i = 0; i < canvas.width * canvas.height; i++) {
+      for (let c = 0; c < 3; c++) image.data[4 * i + c] = rgb[3 * i + c];
+      image.data[4 * i + 3] = 255;
+    }
     context.putImageData(image, 0, 0);
     return canvas;
   }
@@ -718,6 +720,7 @@ function exploreView(root, source, options = {}) {
 
   /** A stroke from the last point to this one, in steps of half the brush. */
   function dab({ x, y }) {
+    if (last && last.x === x && last.y === y) return;
     const from = last ?? { x, y };
     const steps = Math.max(
       1,
@@ -871,13 +874,14 @@ function exploreView(root, source, options = {}) {
   function buildTable() {
     const { layers, heads } = info.shape;
     table.style.setProperty("--heads", heads);
+    root.classList.toggle("ce-many", heads > 6);
     const heading = (...content) => element("span", { role: "columnheader" }, ...content);
     const header = element(
       "div",
       { class: "ce-row ce-header", role: "row" },
       heading(element("span", { class: "ce-word" }, term("Layer", MEANS.layer))),
       ...Array.from({ length: heads }, (_, h) =>
-        heading(h ? `Head ${h + 1}` : term("Head 1", MEANS.head)),
+        heading(h ? `${heads > 6 ? "" : "Head "}${h + 1}` : term("Head 1", MEANS.head)),
       ),
       heading(term("Rᶜ", MEANS.rate)),
       heading(term("Non-zero", MEANS.nonzero)),
@@ -1265,7 +1269,16 @@ function exploreView(root, source, options = {}) {
         : "No layer had to be computed again.";
     }
     speak();
-    options.onState?.(writeState());
+    tell();
+  }
+
+  /** The state is told when it has settled: browsers refuse an address that changes all the time. */
+  let told = "";
+  let telling;
+  function tell() {
+    const text = writeState();
+    clearTimeout(telling);
+    if (text !== told) telling = setTimeout(() => options.onState?.((told = text)), 250);
   }
 
   /** What changed, in a sentence, for those who listen; not at every move of a mouse. */
@@ -1296,6 +1309,7 @@ function exploreView(root, source, options = {}) {
     go(text) {
       const wish = new URLSearchParams(text).get("network");
       if (source.networks.some(({ name }) => name === wish)) state.network = wish;
+      clearTimeout(telling);
       [options.state, started, own] = [text, false, null];
       refresh(OPEN);
     },
