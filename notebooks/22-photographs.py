@@ -14,9 +14,6 @@
 # ---
 
 # %% [markdown]
-# # Would we see it if it were there?
-#
-# **The doubt.** In our networks no head stands for a part ([Heads](09-heads.ipynb)). Is that so, or
 # # On photographs
 #
 # **The question.** The figures that made attention famous are of photographs. What do the instruments of
@@ -108,7 +105,7 @@ def attention(layer=None):
 # ## The measurement
 #
 # Maps and keys of every image and of its mirror image, at every layer; objects are cut from the keys at
-# the layer that is read.
+# the layer that is read, from keys less their image's mean.
 
 # %%
 seen, grids = {}, {}
@@ -125,12 +122,14 @@ for one in study.networks:
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
 objects, likeness = {}, []
-for one in study.networks:
-    found, grid = seen[one.label], grids[one.label]
-    cut = [maskcut(keys, grid, n_masks, tau).numpy() for keys in found["keys"][:, one.layer]]
-    objects[one.label] = cut
+for network in study.networks:
+    found, grid = seen[network.label], grids[network.label]
+    keys = found["keys"][:, network.layer]
+    keys = keys - keys.mean(1, keepdim=True)
+    cut = [maskcut(own, grid, n_masks, tau).numpy() for own in keys]
+    objects[network.label] = cut
     first = np.stack([k[0] if len(k) else np.zeros(grid, bool) for k in cut])
-    maps = found["maps"][:, one.layer]
+    maps = found["maps"][:, network.layer]
     count = len(shown)
     for a in range(count):
         for b in range(count):
@@ -139,7 +138,7 @@ for one in study.networks:
             shared = float((first[a] & back).sum() / either) if either else np.nan
             alike = map_similarity(maps[a], maps[count + b].flip(-1)).mean().item()
             kind = "its mirror image" if a == b else "another image"
-            likeness.append((one.label, kind, shown[a], alike, shared))
+            likeness.append((network.label, kind, shown[a], alike, shared))
 likeness = pd.DataFrame(likeness, columns=["model", "of", "image", "maps", "first cut"])
 likeness = likeness.groupby(["model", "of", "image"], sort=False).mean()
 
@@ -234,7 +233,8 @@ def by_layer(network=study.labels[0]):
 # ## Objects
 #
 # [Figure 4](#fig-cuts) shows what MaskCut cuts from the keys ([Detection](11-detection.ipynb)), and
-# [Table 1](#tab-sizes) how large the first cut is.
+# [Table 1](#tab-sizes) how large the first cut is. Each image's keys are taken less their mean, unlike in
+# the paper: where all keys point one way, no cosine lies below $\tau$, and nothing would be cut.
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]

@@ -1,6 +1,11 @@
 """Reading layers of a model: attention maps and patch features."""
 
-from crate_analysis.probes.artifacts import artifact_frame, outlier_patches, without_outliers
+from crate_analysis.probes.artifacts import (
+    artifact_frame,
+    longest_patches,
+    outlier_patches,
+    without_patches,
+)
 from crate_analysis.probes.attention import (
     cls_attention,
     cls_maps,
@@ -50,6 +55,7 @@ __all__ = [
     "embedding_change",
     "kept_similarity",
     "linear_probe",
+    "longest_patches",
     "map_frame",
     "map_numbers",
     "map_similarity",
@@ -68,5 +74,5 @@ __all__ = [
     "separation_auc",
     "shuffle_patches",
     "under_noise",
-    "without_outliers",
+    "without_patches",
 ]

@@ -41,19 +41,34 @@ def outlier_patches(tokens: Float[Tensor, "b n d"], factor: float = FACTOR) -> B
     return norms > factor * norms.quantile(0.5, dim=-1, keepdim=True)
 
 
-def without_outliers(
-    maps: Float[Tensor, "b h gh gw"], outliers: Bool[Tensor, "b n"]
-) -> Float[Tensor, "b h gh gw"]:
-    """Maps with the outliers' attention set to 0, and the rest scaled to the sum it had before.
+def longest_patches(tokens: Float[Tensor, "b n d"], share: float) -> Bool[Tensor, "b n"]:
+    """In each image the patches of largest norm, `share` of them and at least one, outliers or not.
 
-    What a map would show if the outliers had not drawn attention. A map that lies on outliers
-    alone is left with 0.
+    Raises ValueError for a share outside (0, 1).
+
+    >>> longest_patches(torch.tensor([1.0, 1.0, 2.0, 1.0])[None, :, None], 0.02).tolist()
+    [[False, False, True, False]]
+    """
+    if not 0 < share < 1:
+        raise ValueError(f"share={share} must lie between 0 and 1")
+    norms = tokens.norm(dim=-1)
+    longest = norms.topk(max(1, round(share * norms.shape[1])), dim=-1).indices
+    return torch.zeros_like(norms, dtype=torch.bool).scatter(1, longest, True)
+
+
+def without_patches(
+    maps: Float[Tensor, "b h gh gw"], left_out: Bool[Tensor, "b n"]
+) -> Float[Tensor, "b h gh gw"]:
+    """Maps with some patches' attention set to 0, and the rest scaled to the sum it had before.
+
+    What a map would show if these had not drawn attention. A map that lies on them alone is left
+    with 0.
 
     >>> maps = torch.tensor([[[[0.5, 0.1], [0.1, 0.1]]]])
-    >>> without_outliers(maps, torch.tensor([[True, False, False, False]]))[0, 0, 1, 1].item() * 3
+    >>> without_patches(maps, torch.tensor([[True, False, False, False]]))[0, 0, 1, 1].item() * 3
     0.800000011920929
     """
-    kept = maps * ~outliers.unflatten(-1, maps.shape[-2:])[:, None]
+    kept = maps * ~left_out.unflatten(-1, maps.shape[-2:])[:, None]
     left = kept.sum((-2, -1), keepdim=True)
     return kept * (maps.sum((-2, -1), keepdim=True) / left.clamp(min=torch.finfo(maps.dtype).tiny))
 

@@ -9,8 +9,8 @@ from crate_analysis.datasets import Samples, as_samples
 from crate_analysis.models import UnrolledModel
 from crate_analysis.probes.collect import collect
 from crate_analysis.probes.features import patch_keys
-from crate_analysis.probes.parts import UNLABELLED, patch_labels, separation_auc
-from crate_analysis.probes.pca import pca_scores
+from crate_analysis.probes.parts import UNLABELLED, patch_labels
+from crate_analysis.probes.pca import component_auc
 from crate_analysis.walk import READING, Reading, check_model
 
 
@@ -45,6 +45,6 @@ def pca_separation(model: UnrolledModel, data: Samples, reading: Reading = READI
     truth = patch_labels(read, grid, names, of="objects") != UNLABELLED
     rows = []
     for layer, features in enumerate(keys.unbind(1)):
-        auc = separation_auc(pca_scores(features, grid, 1)[..., 0].to(torch.float64), truth)
+        auc = component_auc(features, grid, truth, [torch.arange(len(read))])
         rows += [(model.name, layer, *row) for row in zip(images, auc.tolist(), strict=True)]
     return pd.DataFrame(rows, columns=["model", "layer", "image", "auc"])

@@ -1,4 +1,4 @@
-"""What attention segments when the tokens of outlying norm are masked."""
+"""What attention segments when the longest tokens are masked."""
 
 from __future__ import annotations
 
@@ -12,13 +12,15 @@ from torch import Tensor
 
 from crate_analysis.datasets import Samples
 from crate_analysis.models import UnrolledModel
-from crate_analysis.probes.artifacts import FACTOR, outlier_patches, without_outliers
+from crate_analysis.probes.artifacts import longest_patches, without_patches
 from crate_analysis.probes.attention import cls_maps
 from crate_analysis.segmentation.scoring import Scoring
 from crate_analysis.segmentation.truth import best_heads
 from crate_analysis.walk import READING, Reading, walk
 
-AS_THEY_ARE, MASKED, RANDOM = "as they are", "outliers masked", "random patches masked"
+AS_THEY_ARE, MASKED, RANDOM = "as they are", "longest masked", "random patches masked"
+SHARE = 0.02
+"""Of the patches: about as many as Darcet et al. 2024 find to be artifacts in DINOv2."""
 TREATMENTS = (AS_THEY_ARE, MASKED, RANDOM)
 """What the column `maps` of `masked_iou` says."""
 
@@ -27,21 +29,22 @@ TREATMENTS = (AS_THEY_ARE, MASKED, RANDOM)
 def masked_iou(
     model: UnrolledModel,
     data: Samples,
-    factor: float = FACTOR,
+    share: float = SHARE,
     keep: float = 0.6,
     layers: Sequence[int] | None = None,
     seed: int = 0,
     reading: Reading = READING,
 ) -> pd.DataFrame:
-    """The best head's IoU with whole objects, with and without the outliers' attention.
+    """The best head's IoU with whole objects, with and without the attention to the longest tokens.
 
-    If scattered maps are the work of artifact tokens (Darcet et al. 2024, arXiv 2309.16588),
-    taking these out mends them. The control takes out as many other patches, drawn by `seed`.
+    If scattered maps are the work of artifact tokens, which are long (Darcet et al. 2024, arXiv
+    2309.16588), taking the longest out mends them, whether or not they are far longer than the
+    rest. The control takes out as many patches that are drawn by `seed`.
 
     Parameters
     ----------
     model, data, layers, reading : as `walk` takes them; images with masks.
-    factor : of `outlier_patches`, of the layer's output.
+    share : of the patches of an image, by the norm of the layer's output, see `longest_patches`.
     keep : share of the mass that a mask keeps.
 
     Returns a row for each of `TREATMENTS` (column `maps`), layer and image: model, maps, layer,
@@ -59,12 +62,12 @@ def masked_iou(
             truth = scoring.truth(batch.samples, batch.indices, batch.grid)
             for state in batch.states:
                 maps = cls_maps(state.attention(), batch.grid).cpu()
-                outliers = outlier_patches(state.output[:, state.patches], factor).cpu()
-                others = _elsewhere(outliers, batch.indices, seed)
+                longest = longest_patches(state.output[:, state.patches], share).cpu()
+                others = _elsewhere(longest, batch.indices, seed)
                 for name, treated in (
                     (AS_THEY_ARE, maps),
-                    (MASKED, without_outliers(maps, outliers)),
-                    (RANDOM, without_outliers(maps, others)),
+                    (MASKED, without_patches(maps, longest)),
+                    (RANDOM, without_patches(maps, others)),
                 ):
                     found = scoring.score(truth, treated)
                     yield found.assign(maps=name, draw=0, layer=state.index)
@@ -75,10 +78,9 @@ def masked_iou(
 
 
 def _elsewhere(
-    outliers: Bool[Tensor, "b n"], images: Sequence[int], seed: int
+    chosen: Bool[Tensor, "b n"], images: Sequence[int], seed: int
 ) -> Bool[Tensor, "b n"]:
     """As many patches of each image, drawn at random; the same whatever batch an image is in."""
-    orders = [
-        np.random.default_rng((seed, image)).permutation(outliers.shape[1]) for image in images
-    ]
-    return outliers.gather(1, torch.from_numpy(np.stack(orders)))
+    count = chosen.shape[1]
+    orders = [np.random.default_rng((seed, image)).permutation(count) for image in images]
+    return chosen.gather(1, torch.from_numpy(np.stack(orders)))

@@ -5,7 +5,7 @@ import torch
 
 from crate_analysis import build_model, load_dataset
 from crate_analysis.datasets import Sample
-from crate_analysis.probes import artifact_frame, outlier_patches, without_outliers
+from crate_analysis.probes import artifact_frame, longest_patches, outlier_patches, without_patches
 from crate_analysis.segmentation import TREATMENTS, attention_iou, best_heads, masked_iou
 from crate_analysis.walk import Reading
 
@@ -26,13 +26,23 @@ def test_outliers_are_seen_from_their_own_images_median():
     both = torch.stack([tokens, 100 * tokens])  # another scale
     assert outlier_patches(both).tolist() == 2 * [[False, False, True, False]]
     assert not outlier_patches(both, factor=3.2).any()  # 16 is not more than 3.2 * 5
-    with pytest.raises(ValueError, match="factor=1 must be above 1"):
-        outlier_patches(both, factor=1)
+    with pytest.raises(ValueError, match=r"factor=1\.0 must be above 1"):
+        outlier_patches(both, factor=1.0)
+
+
+def test_the_longest_are_a_share_of_each_image_and_at_least_one():
+    tokens = torch.tensor([[1.0, 2.0, 1.5, 1.0], [9.0, 1.0, 2.0, 8.0]])[..., None]
+    assert longest_patches(tokens, 0.01).tolist() == [
+        [False, True, False, False], [True, False, False, False],
+    ]  # fmt: skip
+    assert longest_patches(tokens, 0.5).sum(1).tolist() == [2, 2]
+    with pytest.raises(ValueError, match=r"share=1\.0 must lie between 0 and 1"):
+        longest_patches(tokens, 1.0)
 
 
 def test_what_outliers_draw_is_shared_out():
     maps = torch.tensor([[[[0.4, 0.2], [0.1, 0.1]], [[0.8, 0.0], [0.0, 0.0]]]])
-    left = without_outliers(maps, torch.tensor([[True, False, False, False]]))
+    left = without_patches(maps, torch.tensor([[True, False, False, False]]))
     assert torch.allclose(left[0, 0], torch.tensor([[0.0, 0.4], [0.2, 0.2]]))
     assert (left[0, 1] == 0).all()  # nothing else was attended to
 
@@ -83,14 +93,13 @@ def test_registers_are_no_patches():
     assert frame.registers[0] == pytest.approx(expected.item(), rel=1e-5)
 
 
-def test_maps_as_they_are_score_as_everywhere_and_without_outliers_all_alike(model, data):
-    frame = masked_iou(model, data, factor=1e6)
+def test_maps_as_they_are_score_as_everywhere(model, data):
+    frame = masked_iou(model, data)
     assert set(frame["maps"]) == set(TREATMENTS)
     plain = best_heads(attention_iou(model, data, rules=("mass",)))
-    plain = plain.sort_values(["layer", "image"]).iou.tolist()
-    for name in TREATMENTS:
-        own = frame[frame["maps"] == name].sort_values(["layer", "image"])
-        assert own.iou.tolist() == pytest.approx(plain)
+    own = frame[frame["maps"] == TREATMENTS[0]].sort_values(["layer", "image"])
+    expected = plain.sort_values(["layer", "image"]).iou.tolist()
+    assert own.iou.tolist() == pytest.approx(expected)
 
 
 def test_an_artifact_off_the_object_is_what_masking_mends(model, monkeypatch):
@@ -106,7 +115,7 @@ def test_an_artifact_off_the_object_is_what_masking_mends(model, monkeypatch):
     monkeypatch.setattr(artifacts, "cls_maps", lambda *_: planted)
     far = torch.zeros(1, 144, dtype=torch.bool)
     far[0, 143] = True
-    monkeypatch.setattr(artifacts, "outlier_patches", lambda *_: far)
+    monkeypatch.setattr(artifacts, "longest_patches", lambda *_: far)
     monkeypatch.setattr(artifacts, "_elsewhere", lambda *_: far.roll(-50, 1))
     iou = masked_iou(model, [sample], layers=[1]).set_index("maps").iou
     assert iou[TREATMENTS[0]] == pytest.approx(1 / 3)  # the far patch and one of two are 60 %
