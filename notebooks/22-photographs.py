@@ -166,13 +166,11 @@ def findings():
     for label in study.labels:
         own = likeness.loc[label]
         for value in ("maps", "first cut"):
-            of = own[value].unstack("of")
+            of = own[value].unstack("of").reindex(columns=["its mirror image", "another image"])
             for kind in of:
-                name = f"{value}: shared with {kind}"
-                yield Finding(label, name, of[kind].dropna().to_numpy())
-            if of.shape[1] == 2:
-                gap = (of["its mirror image"] - of["another image"]).dropna()
-                yield Finding(label, f"{value}: difference", gap.to_numpy())
+                yield Finding(label, f"{value}: shared with {kind}", of[kind].dropna().to_numpy())
+            gap = (of["its mirror image"] - of["another image"]).dropna().to_numpy()
+            yield Finding(label, f"{value}: difference", gap)
 
 
 # %% [markdown]
