@@ -36,7 +36,9 @@ models: list[str] = ["saliency-vits14", "crate-creatures", "vit-creatures"]
 dataset: str = "photographs"
 n_images: int = 6
 image_size: "dict[str, int] or int or None" = {
-    "saliency-vits14": 448, "crate-creatures": 144, "vit-creatures": 144,
+    "saliency-vits14": 448,
+    "crate-creatures": 144,
+    "vit-creatures": 144,
 }  # pixels a side, by network; for others None: what they were trained at
 layer: "int or None" = None  # from 0, or from the end when negative; None for the paper's
 n_masks: int = 3  # of an image, by MaskCut

@@ -29,7 +29,11 @@
 # taken out, beside that of as many random patches?
 
 # %% tags=["parameters"]
-models: list[str] = ["vit-creatures", "crate-creatures", "saliency-vits14"]  # suspect, reference, more
+models: list[str] = [
+    "vit-creatures",
+    "crate-creatures",
+    "saliency-vits14",
+]  # suspect, reference, more
 dataset: str = "creatures"
 n_images: int = 48
 image_size: "dict[str, int] or int or None" = {"saliency-vits14": 224}  # a side; others: their own
