@@ -164,8 +164,8 @@ else:
     "Image by image, training changes how well the best masks of {main} cover the objects by "
     "{main[mean best IoU, training adds]}, those of {other} by "
     "{other[mean best IoU, training adds]}.",
-    "{main} covers them {main[mean best IoU, difference]:better|worse|neither better nor worse} than "
-    "{other} ({main[mean best IoU, difference]}).",
+    "Beside {other}, {main} covers them {main[mean best IoU, difference]:better|worse|neither better nor "
+    "worse} ({main[mean best IoU, difference]}).",
     needs="masks",
 )
 def findings():
