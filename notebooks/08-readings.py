@@ -134,7 +134,9 @@ def findings():
         label = network.label
         for weights, ending in (("trained", ""), ("untrained", ", untrained")):
             yield Finding(label, f"DINO's procedure{ending}", of_reading(label, weights, dino))
-            yield Finding(label, f"the paper's text{ending}", of_reading(label, weights, papers(network)))
+            yield Finding(
+                label, f"the paper's text{ending}", of_reading(label, weights, papers(network))
+            )
         span = means[label, "trained"]
         ratio = float(span.max() / span.min())
         published = "45.9 / 27.0 = 1.70 for DINO's S/16 and S/8"
@@ -182,7 +184,11 @@ def all_readings():
                 if at in keys:
                     place = keys.index(at)
                     size = 13 if marker == "*" else 7
-                    style = {"markersize": size, "markeredgecolor": "white", "color": network.colour}
+                    style = {
+                        "markersize": size,
+                        "markeredgecolor": "white",
+                        "color": network.colour,
+                    }
                     ax.plot(place + 1, ordered.iloc[place], marker, **style)
     ax.set(xlabel="readings, in order", ylabel="mean IoU")
     ax.set_ylim(0, None)
@@ -230,7 +236,9 @@ def choices():
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
-@study.table("Mean IoU of each reading with its 95 % interval over images, trained networks.", needs=values)
+@study.table(
+    "Mean IoU of each reading with its 95 % interval over images, trained networks.", needs=values
+)
 def by_reading():
     """A column for each network."""
     rows = values[(values["size"] == grids[0]) & (values.undecided == "left out")]

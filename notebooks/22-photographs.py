@@ -36,7 +36,9 @@ models: list[str] = ["saliency-vits14", "crate-creatures", "vit-creatures"]
 dataset: str = "photographs"
 n_images: int = 6
 image_size: "dict[str, int] or int or None" = {
-    "saliency-vits14": 448, "crate-creatures": 144, "vit-creatures": 144,
+    "saliency-vits14": 448,
+    "crate-creatures": 144,
+    "vit-creatures": 144,
 }  # pixels a side, by network; for others None: what they were trained at
 layer: "int or None" = None  # from 0, or from the end when negative; None for the paper's
 n_masks: int = 3  # of an image, by MaskCut
@@ -166,13 +168,11 @@ def findings():
     for label in study.labels:
         own = likeness.loc[label]
         for value in ("maps", "first cut"):
-            of = own[value].unstack("of")
+            of = own[value].unstack("of").reindex(columns=["its mirror image", "another image"])
             for kind in of:
-                name = f"{value}: shared with {kind}"
-                yield Finding(label, name, of[kind].dropna().to_numpy())
-            if of.shape[1] == 2:
-                gap = (of["its mirror image"] - of["another image"]).dropna()
-                yield Finding(label, f"{value}: difference", gap.to_numpy())
+                yield Finding(label, f"{value}: shared with {kind}", of[kind].dropna().to_numpy())
+            gap = (of["its mirror image"] - of["another image"]).dropna().to_numpy()
+            yield Finding(label, f"{value}: difference", gap)
 
 
 # %% [markdown]

@@ -29,7 +29,11 @@
 # taken out, beside that of as many random patches?
 
 # %% tags=["parameters"]
-models: list[str] = ["vit-creatures", "crate-creatures", "saliency-vits14"]  # suspect, reference, more
+models: list[str] = [
+    "vit-creatures",
+    "crate-creatures",
+    "saliency-vits14",
+]  # suspect, reference, more
 dataset: str = "creatures"
 n_images: int = 48
 image_size: "dict[str, int] or int or None" = {"saliency-vits14": 224}  # a side; others: their own
@@ -148,21 +152,21 @@ def findings():
             yield Finding(label, name, own[own.weights == "trained"][column])
             if column != "ratio":
                 yield Finding(label, f"{name}, untrained", own[own.weights == "untrained"][column])
+    wide = pd.DataFrame(columns=["model", *TREATMENTS])
     if len(ious):
         wide = study.at_layer(ious).pivot(index=["model", "image"], columns="maps", values="iou")
-        for label in study.labels:
-            for name in TREATMENTS:
-                quantity = "IoU" if name == TREATMENTS[0] else f"IoU, {name}"
-                yield Finding(label, quantity, wide.loc[label][name])
-        if len(study.labels) > 1:
-            suspect, reference = (wide.loc[label] for label in study.labels[:2])
-            plain, masked, _ = TREATMENTS
-            gap = (reference[plain] - suspect[plain]).dropna()
-            left = (reference[plain] - suspect[masked]).dropna()
-            half = ("half of the gap", float(gap.mean()) / 2)
-            yield Finding(study.labels[0], "IoU, gap to the reference", gap)
-            name = "IoU, gap left to the reference"
-            yield Finding(study.labels[0], name, left, "artifacts", half)
+        wide = wide.reset_index("model")
+    by_label = [wide[wide.model == label] for label in study.labels]
+    for label, own in zip(study.labels, by_label, strict=True):
+        for name in TREATMENTS:
+            yield Finding(label, "IoU" if name == TREATMENTS[0] else f"IoU, {name}", own[name])
+    suspect, reference = by_label[0], (by_label[1] if len(by_label) > 1 else by_label[0][:0])
+    plain, masked, _ = TREATMENTS
+    gap = (reference[plain] - suspect[plain]).dropna()
+    left = (reference[plain] - suspect[masked]).dropna()
+    half = ("half of the gap", float(gap.mean()) / 2)
+    yield Finding(study.labels[0], "IoU, gap to the reference", gap)
+    yield Finding(study.labels[0], "IoU, gap left to the reference", left, "artifacts", half)
 
 
 # %% [markdown]

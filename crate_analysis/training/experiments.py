@@ -292,7 +292,9 @@ def run_experiment(
         time.sleep(0.5)
     table = write_table(experiment, folder, failed)
     if failed:
-        raise RuntimeError("; ".join(f"{name} failed: {reason}" for name, reason in failed.items()))
+        raise FailedRunError(
+            "; ".join(f"{name} failed: {reason}" for name, reason in failed.items())
+        )
     return table
 
 

@@ -242,7 +242,7 @@ def probed(parts):
                 bits.append(2.0 * questions_of(parts).bits[sample.label, 2] - 1)
         x, y = torch.stack(features), torch.tensor(bits).double()
         mean = x.mean(0)
-        w = torch.linalg.lstsq(x - mean, y).solution  # ten points, sixteen features: it fits
+        w = torch.linalg.pinv(x - mean, rtol=1e-8) @ y  # ten points, sixteen features: it fits
         sign = 2 * questions_of(parts).bits[:, 2].double() - 1
         model.mlp_head[1].weight.copy_(sign[:, None] * w * 3)
         model.mlp_head[1].bias.copy_(-sign * (mean @ w) * 3)
@@ -253,19 +253,19 @@ def test_what_is_put_there_carries_the_difference(probed, parts):
     frame = carried(probed, parts, ["tail"], reading=Reading(batch_size=3, limit=5))
     own = frame[frame.question == "tail"]
     assert set(frame.question) == {"class", "ears", "legs", "tail", "muzzle"}
-    assert {1, 3} <= set(own.image) <= set(range(5)) and (own.whole > 0).all()
+    assert set(own.image) == set(range(5)) and (own.whole > 0).all()
     # the whole of a twin's last tokens is the twin; [CLS] alone is all that is classified
     last = own[(own.layer == 2) & (own.what == "[CLS]")]
-    assert last.moved.to_numpy() == pytest.approx(last.whole.to_numpy(), abs=1e-3)
+    assert last.moved.to_numpy() == pytest.approx(last.whole.to_numpy(), abs=2e-3)
     assert (last.follows == 1).all()
     for what in ("its patches", "other patches", "all patches"):
         rows = own[(own.layer == 2) & (own.what == what)]
-        assert rows.moved.to_numpy() == pytest.approx(0, abs=1e-4) and (rows.follows == 0).all()
+        assert rows.moved.to_numpy() == pytest.approx(0, abs=2e-3) and (rows.follows == 0).all()
     mean = own.drop_duplicates("image").whole.mean()
     assert (own.carried * mean).to_numpy() == pytest.approx(own.moved.to_numpy())
     # the other questions hear nothing of it
     others = frame[(frame.question != "tail") & (frame.question != "class")]
-    assert others.moved.abs().max() < 1e-3
+    assert others.moved.abs().max() < 2e-3
 
 
 @torch.no_grad()
@@ -286,13 +286,13 @@ def test_carried_is_a_patch_of_the_tokens_that_differ(probed, parts):
     tokens = F.pad(cells, (1, 0))[None]
     assert tokens.sum() < 25
     its = margin([]) - margin([patch(1, "output", states[1].output, tokens=tokens)])
-    assert at[at.what == "its patches"].moved.item() == pytest.approx(its, abs=1e-4)
+    assert at[at.what == "its patches"].moved.item() == pytest.approx(its, abs=2e-3)
     head = margin([]) - margin([patch(1, "head_outputs", states[1].head_outputs, heads=1)])
     row = at[(at.what == "head") & (at["head"] == 1)]
-    assert row.moved.item() == pytest.approx(head, abs=1e-4)
+    assert row.moved.item() == pytest.approx(head, abs=2e-3)
     assert row.whole.item() == pytest.approx(
         margin([]) - answer(probed(images[1]), label, questions_of(parts))["tail"][1].item(),
-        abs=1e-4,
+        abs=2e-3,
     )
     other = at[at.what == "other patches"].moved.item()
     assert abs(other) < abs(its) or its == pytest.approx(0, abs=1e-6)

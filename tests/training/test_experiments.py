@@ -97,7 +97,7 @@ def test_parts_add_up_to_the_whole(finished, cache, tmp_path):
 
 
 @pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
-def test_a_killed_batch_takes_its_runs_along_and_is_resumed(finished, cache, tmp_path):
+def test_a_killed_batch_takes_its_runs_along(cache, tmp_path):
     long = PLAIN.replace("epochs: 2", "epochs: 400")
     file, folder = written(tmp_path, long), tmp_path / "runs"
     command = [sys.executable, "-m", "crate_analysis.training", "experiment", str(file)]
@@ -122,11 +122,11 @@ def test_a_killed_batch_takes_its_runs_along_and_is_resumed(finished, cache, tmp
 
 def test_a_run_that_fails_is_told_and_the_others_are_done(cache, tmp_path):
     file = written(tmp_path, PLAIN.replace("mhsa: {", "mhsa: {learning_rate: 1e30, "))
-    with pytest.raises(SystemExit, match=r"mhsa/seed-0 failed: the loss is .* see .*run\.log"):
+    with pytest.raises(SystemExit, match=r"mhsa/seed-0 failed: .*NaN.* see .*run\.log"):
         main(["experiment", str(file), str(tmp_path / "runs"), "--cache", str(cache)])
     table = pd.read_csv(tmp_path / "runs" / "runs.csv").set_index("run")
     assert (table.state[["mssa/seed-0", "mssa/seed-1"]] == "finished").all()
-    assert table.state["mhsa/seed-0"].startswith("failed: the loss is")
+    assert table.state["mhsa/seed-0"].startswith("failed: ")
 
 
 def test_what_another_process_trains_is_waited_for(cache, tmp_path):
