@@ -46,7 +46,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 import torch
 
-from crate_analysis.datasets import load_dataset, stack_images
+from crate_analysis.datasets import batches, load_dataset, stack_images
 from crate_analysis.measures import interval_frame, mean_interval
 from crate_analysis.plotting import (
     frame_patch,
@@ -302,12 +302,10 @@ def sizes():
         versions = images_by_size(network)
         groups[network.label] = len(versions)
         for factor, images in versions.items():
-            shown = list(range(min(4, len(images))))
-            inputs = network.model.normalize(
-                stack_images([images[one] for one in shown]).to(device)
-            )
+            shown, samples = next(batches(images, 4))
+            inputs = network.model.normalize(stack_images(samples).to(device))
             maps = cls_attention(network.model, inputs, network.layer).mean(1).cpu().numpy()
-            tiles = tiles or [[one] for one in network.pixels(shown)]
+            tiles = tiles or [[one.image.permute(1, 2, 0).numpy()] for one in samples]
             for line, own in zip(tiles, maps, strict=True):
                 line.append(heat(own, line[0].shape[:2]))
             columns.append(f"{factor:g} ×")

@@ -233,15 +233,13 @@ def _objects(
     if colours is None or all(colours[k] == PALETTE[k] for k in colours):
         return values
     table = np.zeros(256, np.uint8)
-    for value, colour in colours.items():
-        if colour == PALETTE[VOID]:
-            table[value] = VOID
-        elif colour == BLACK:
-            table[value] = BACKGROUND
-        else:
-            table[value] = value or max(colours) + 1
-    if table.max() == VOID and VOID not in colours and len(colours) > 255:
+    table[[value for value, colour in colours.items() if colour == PALETTE[VOID]]] = VOID
+    objects = [k for k, colour in colours.items() if colour not in (PALETTE[VOID], BLACK)]
+    free = sorted(set(range(1, VOID)) - set(objects))
+    if len(set(objects) - {BACKGROUND, VOID}) + len(free) < len(objects):
         raise UnreadableSampleError(f"{path} has more than 254 objects, which cannot be told apart")
+    for value in objects:
+        table[value] = free.pop(0) if value in (BACKGROUND, VOID) else value
     return table[values]
 
 

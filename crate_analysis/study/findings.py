@@ -131,7 +131,8 @@ class Number(NamedTuple):
 class Subject:
     """A network or rival inside a sentence: `{main}` is its name, `{main[IoU]}` its number.
 
-    What is known of a network besides is an attribute, such as `{main.layer}`.
+    What is known of a network besides is an attribute, such as `{main.layer}`. `quantities` are
+    all that findings have, by which a slip in a sentence is told; none where a run may lack some.
     """
 
     def __init__(self, name: str, rows: pd.DataFrame, quantities: Sequence[str], **known: Any):

@@ -155,6 +155,7 @@ class Study:
                 )
         earlier = namespace.get("study")
         self._numbers: dict[str, int] = {}
+        self._lacks_truth = False  # that an output of this run would need
         if isinstance(earlier, Study) and earlier.chapter == chapter:
             self._numbers = earlier._numbers
         if get_ipython() is not None:
@@ -330,6 +331,7 @@ class Study:
             names = {"model": network.label, "weights": network.weights}
             rest = [column for column in frame if column not in names]
             frames.append(frame.assign(**names)[[*names, *rest]])
+        self._lacks_truth |= bool(absent)
         for reason in absent.values():
             _say(f"`{self.dataset}`: {reason}; what is made from it is left out.")
         if not frames:
@@ -497,10 +499,13 @@ class Study:
             "train": "split `train`",
         }
         lacking = [names[truth] for truth in wanted if not self.has(truth)]
+        self._lacks_truth |= bool(lacking)
         return f"`{self.dataset}` has no {' and no '.join(lacking)}" if lacking else ""
 
     def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
         quantities = list(dict.fromkeys(finding.quantity for finding in findings))
+        if self._lacks_truth or len(self.networks) < 2:
+            quantities = []  # what no finding is called may be what this run does not have
         of = {str(name): rows for name, rows in frame.groupby("model", sort=False)}
         networks = {
             network.label: {"layer": network.layer + 1, "depth": len(network.model.layers)}

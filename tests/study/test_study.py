@@ -235,6 +235,21 @@ def test_a_report_shows_sentences_and_a_table_and_saves_the_rows(make, shown, tm
     assert frame.verdict.tolist() == ["holds", ""]
 
 
+def test_a_slip_in_a_sentence_is_told_and_what_a_run_lacks_is_left_out(make, shown, photographs):
+    def findings():
+        yield Finding("crate-creatures", "accuracy", [0.2, 0.4, 0.3])
+
+    sentences = "{main[accuracy].mean:.1f}.", "{main[IoU]}."
+    without_masks = make(dataset=photographs)
+    without_masks.each(line, needs="masks")
+    alone = make(models=["crate-creatures"])
+    for study in (without_masks, alone):
+        study.report(*sentences)(findings)
+        assert shown[-1]["text/markdown"].startswith("**0.3.**\n\n|")
+    with pytest.raises(KeyError, match="no finding is called 'IoU'; did you mean 'accuracy'"):
+        make().report(*sentences)(findings)
+
+
 def test_a_function_that_draws_nothing_is_told(make):
     with pytest.raises(ValueError, match="empty drew no figure"):
         make().figure("A.", alt="Nothing.")(empty)
