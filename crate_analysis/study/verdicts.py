@@ -8,7 +8,9 @@ from pathlib import Path
 import pandas as pd
 
 from crate_analysis.study.claims import CLAIMS, HOLDS, IN_PART, MISSING, NOT_HERE, UNCLEAR
-from crate_analysis.study.findings import Number
+from crate_analysis.study.findings import RESULTS, Number
+
+TEXTS = ("claim", "rival", "verdict", "paper")
 
 
 def read_results(folder: str | Path) -> pd.DataFrame:
@@ -28,6 +30,9 @@ def read_results(folder: str | Path) -> pd.DataFrame:
     for path in sorted(root.rglob("*-results.csv")):
         frame = pd.read_csv(path, keep_default_na=False, na_values={"mean": [""], "low": [""],
                             "high": [""], "rival value": [""]})  # fmt: skip
+        # results of older versions decide no claim
+        frame = frame.assign(**{name: "" for name in TEXTS if name not in frame})
+        frame = frame.reindex(columns=RESULTS)
         frame.insert(0, "chapter", path.name.removesuffix("-results.csv"))
         frame.insert(1, "run", str(path.parent.relative_to(root)))
         frames.append(frame)

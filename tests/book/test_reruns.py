@@ -118,7 +118,8 @@ def test_a_chapter_runs_on_other_images_and_weights(chapter, kind, runs):
         assert ("` has no " in shown) == bool(re.search(r'needs=[(\[]?"', source))
     else:
         assert not re.search(r"has no masks(?! of parts)", shown)
-    assert ("2 of 8 images were left out" in shown) == (kind == "voc")
+    measured = kind == "voc" and chapter != "22-photographs"  # which shows the first it can read
+    assert ("2 of 8 images were left out" in shown) == measured
     assert_shown_figures_are_saved(folder)
     assert_run_is_recorded(folder, chapter)
 

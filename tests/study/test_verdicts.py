@@ -68,6 +68,13 @@ def test_claims_are_judged_over_all_runs(folder):
     assert list(verdicts.index) == list(CLAIMS)
 
 
+def test_results_without_claims_are_read_and_decide_none(tmp_path):
+    (tmp_path / "x-results.csv").write_text("model,quantity,mean,low,high\na,b,1,0,2\n")
+    found = read_results(tmp_path)
+    assert found.claim.tolist() == [""] and found["mean"].tolist() == [1]
+    assert set(judge(found).verdict) == {"not measured in this run"}
+
+
 def test_tables_for_the_page(folder):
     found = read_results(folder)
     shown = findings_table(found)

@@ -174,7 +174,7 @@ def test_status_starts_nothing(tmp_path, cache, capsys):
         ("n_val: 8", "n_val: 8\n  n_val: 9", "given twice"),
     ],
 )
-def test_a_file_that_cannot_be_run_is_one_line(tmp_path, old, new, message):
+def test_a_file_that_cannot_be_run_is_one_line(unchecked, tmp_path, old, new, message):
     assert old in FILE
     with pytest.raises(ValueError, match=message) as caught:
         read_experiment(written(tmp_path, FILE.replace(old, new)))
