@@ -16,9 +16,9 @@ from crate_analysis.training.knn import knn_accuracy
 CARD = {"name": "x", "validation_accuracy": 0.6, "settings": {"dataset": "creatures"}}
 
 
-def test_the_self_supervised_runs_failed_and_the_classifiers_passed():
+def test_the_runs_that_did_not_learn_their_task_failed_and_the_others_passed():
     status = list_models().set_index("name").gate
-    failed = ["crate-dino-creatures", "vit-dino-creatures"]
+    failed = ["crate-dino-creatures", "vit-dino-creatures", "crate-parts"]
     assert (status[failed] == "failed").all()
     assert (status.drop(failed) != "failed").all() and (status == "passed").sum() >= 15
     assert gate_note("crate-creatures") is None and gate_note("elsewhere.pth") is None
