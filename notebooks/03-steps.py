@@ -171,8 +171,10 @@ def findings():
             if column in of and of[column].notna().any():
                 yield Finding(label, quantity, of[column])
         if label == study.labels[0]:
-            ahead = of["as coded, measured"] - of["turned, measured"]
-            yield Finding(label, "cosine beyond the turned step's", ahead, "steps")
+            for rate in descents:
+                ahead = of[f"as coded, {rate}"] - of[f"turned, {rate}"]
+                name = f"cosine with the {rate} descent, beyond the turned step's"
+                yield Finding(label, name, ahead, "steps")
         for quantity, column in lowers.items():
             if column in of and of[column].notna().any():
                 yield Finding(label, quantity, -of[column])
