@@ -81,7 +81,9 @@ def table_bundle(
     exhibit: Exhibit, frame: pd.DataFrame, formats: Mapping[str, Any]
 ) -> dict[str, Any]:
     """The outputs that show a table: HTML, CSV and text."""
-    style = frame.style.hide(axis="index").format(dict(formats), na_rep="–", escape="html")
+    style = frame.style.hide(axis="index").format(
+        dict(formats), na_rep="–", escape="html", precision=3
+    )
     style = style.set_table_attributes('class="table dataframe"')
     return {
         "text/html": exhibit.wrap(_plain_html(style)),
