@@ -17,7 +17,7 @@
 # # Does each layer compress and sparsify?
 #
 # **The claim.** A layer of CRATE is one step on an objective
-# ([the introduction](../book/index.md#the-idea-a-network-as-an-unrolled-optimisation)): its attention
+# ([the introduction](../book/index.md)): its attention
 # lowers the coding rate $R^c(Z \mid U_{[K]})$ of the tokens in its subspaces, its ISTA block lowers
 # their share of non-zero entries. Both are reported to fall from layer to layer, on training and on
 # validation images alike, with exceptions towards the last layers

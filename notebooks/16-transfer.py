@@ -151,7 +151,7 @@ tuned = study.each(tune, needs=("labels", "train"))
 def findings():
     """At the most images to learn from; one value an image."""
     most = hits[(hits.n_train == hits.n_train.max()) & (hits.reader == "linear")]
-    by = most.set_index(["model", "weights", "features", "image"]).hit.astype(float)
+    by = most.set_index(["model", "weights", "features", "image"]).hit.astype(float).sort_index()
     pixels = by["pixels", "none", "pixels"]
     yield Finding("pixels", "probe of pixels", pixels)
     for label in study.labels:
