@@ -139,7 +139,8 @@ def _spell(kind: Any) -> str:
 
 def _remedy(name: str, value: Any, kind: Any) -> str:
     """How to write a list on papermill's command line, where -p can only give a single value."""
-    if get_origin(kind) is not list or isinstance(value, (list, dict)):
+    several_lines = len(str(value).splitlines()) > 1
+    if get_origin(kind) is not list or isinstance(value, (list, dict)) or several_lines:
         return ""
     items = str(value).removeprefix(f"{name}:").strip().removeprefix("[").removesuffix("]")
     return f"; write it as -y '{name}: [{items}]'"
