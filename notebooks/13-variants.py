@@ -98,12 +98,12 @@ scores = study.each(
         network.images,
         network.train_images,
         Scoring(values=("iou",)),
-        rivals=["other images", "k-means masks", "random maps"],
+        rivals=study.rivals,
         draws=2,
         seed=seed,
         reading=study.reading,
     ),
-    needs=("masks", "train"),
+    needs="masks",
 )
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]

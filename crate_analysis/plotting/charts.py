@@ -168,7 +168,7 @@ def pair_map(
         cmap="vlag",
         vmin=chance - reach,
         vmax=chance + reach,
-        annot=numbers and len(values) <= 6,
+        annot=bool(numbers) and len(values) <= 6,
         fmt=".2f",
         annot_kws={"fontsize": 7},
         cbar=False,
