@@ -36,7 +36,7 @@ class Protocol(NamedTuple):
 
 
 PROTOCOLS = {
-    "voc": Protocol("07-segmentation", "voc12", "creatures", "best-head IoU (mass)"),
+    "voc": Protocol("07-segmentation", "voc12", "creatures", "best-head IoU"),
     "coco": Protocol("11-detection", "coco2017", "creatures-scenes", "box AP50"),
 }
 
@@ -96,8 +96,12 @@ def results(runs, layout: str, source: str) -> str:
 @pytest.mark.parametrize("layout", PROTOCOLS)
 def test_a_folder_gives_the_numbers_of_the_pictures_in_it(layout, runs):
     true = results(runs, layout, "pictures")
-    assert f"\nmine,{PROTOCOLS[layout].headline}," in true
-    assert results(runs, layout, "folder") == true
+    found = results(runs, layout, "folder")
+    assert f"\nmine,{PROTOCOLS[layout].headline}," in found
+    lost = set(true.splitlines()) - set(found.splitlines())
+    assert set(found.splitlines()) <= set(true.splitlines())
+    # the folder has no training images, and so none of the rivals that are made of them
+    assert all("IoU of k-means masks" in line or "IoU of mean mask" in line for line in lost)
 
 
 @pytest.mark.parametrize("layout", PROTOCOLS)
