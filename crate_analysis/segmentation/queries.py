@@ -72,7 +72,7 @@ def query_scores(
     order = torch.randperm(len(read), generator=torch.Generator().manual_seed(seed))
     partner = torch.empty_like(order)
     partner[order] = order.roll(-1)  # each another one's, in one round
-    answers = {OWN: [], OTHERS: []}
+    answers: dict[str, list[Tensor]] = {OWN: [], OTHERS: []}
     for start in range(0, len(read), reading.batch_size):
         rows = torch.arange(len(read))[start : start + reading.batch_size]
         for name, of in ((OWN, rows), (OTHERS, partner[rows])):
@@ -85,13 +85,14 @@ def query_scores(
     for name, own in maps.items():
         shares = _share_on(_without_itself(own, places), objects)
         for query, share in zip((INSIDE, OUTSIDE), shares.T, strict=True):
-            rows = {
+            columns = {
                 "image": read,
                 "query": query,
                 "maps": name,
                 "share": objects.float().mean((1, 2)),
+                "attention": share.numpy(),
             }
-            frames.append(pd.DataFrame({**rows, "attention": share.numpy()}))
+            frames.append(pd.DataFrame(columns))
     frame = pd.concat(frames, ignore_index=True)
     frame.insert(0, "model", model.name)
     frame.insert(1, "layer", check_layer(model, layer))
