@@ -29,7 +29,7 @@ def _read_notebook(app: Sphinx, docname: str, source: list[str]) -> None:
     if Path(app.env.doc2path(docname)).suffix != ".ipynb":
         return
     notebook = json.loads(source[0])
-    alone = len(app.env.found_docs) == 1
+    alone = "bibliography" not in app.env.found_docs  # a page or two, not the book
     for cell in notebook["cells"]:
         if cell["cell_type"] == "markdown":
             cell["source"] = _adapt_links("".join(cell["source"]), alone)
@@ -43,7 +43,7 @@ def _read_notebook(app: Sphinx, docname: str, source: list[str]) -> None:
 
 
 def _adapt_links(markdown: str, alone: bool) -> str:
-    """Links as they are from this page; their text alone in a book of one page."""
+    """Links as they are from this page; their text alone in pages apart from the book."""
     if alone:
         return _LINK.sub(r"\1", markdown)
     return markdown.replace("](../book/", "](../")

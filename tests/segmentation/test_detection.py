@@ -174,6 +174,7 @@ KILLED = """
 import sys, torch
 from crate_analysis import load_dataset, load_model
 from crate_analysis.segmentation import detect_objects
+from crate_analysis.walk import Reading
 torch.set_num_threads(1)
 scenes = load_dataset("creatures-scenes", "dev", 72, limit=60)
 detect_objects(load_model("crate-creatures"), scenes, sys.argv[1], reading=Reading(batch_size=4))
