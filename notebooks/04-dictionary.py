@@ -137,9 +137,12 @@ def findings():
     for label in colours:
         claim = "dictionary" if label == study.labels[0] else ""
         own = atoms[(atoms.model == label) & (atoms.weights == "trained")]
-        if own.change.notna().any():
-            yield Finding(label, "relative change of the dictionary", own.change.mean())
-            yield Finding(label, "cosine with the first values", own.cosine.mean())
+        moved = own.dropna(subset="change")
+        for quantity, values in (
+            ("relative change of the dictionary", moved.change),
+            ("cosine with the first values", moved.cosine),
+        ):
+            yield Finding(label, quantity, values.mean() if len(values) else values)
         yield Finding(label, "distance from orthogonal", own.gap.mean())
         random = orthogonality_gap(gaussian).item()
         yield Finding(label, "distance from orthogonal, Gaussian matrix", random)
@@ -186,6 +189,9 @@ def dictionaries():
     by_layer = atoms.drop_duplicates(["model", "weights", "layer"])
     for ax, (column, (label, level)) in zip(axes.flat, levels.items(), strict=False):
         rows = by_layer.assign(value=by_layer[column]).dropna(subset="value")
+        if rows.empty:  # of a network whose first values were not kept
+            ax.set_axis_off()
+            continue
         layer_curves(rows, colours, **by_weights, ylabel=label, ax=ax)
         if level is not None:
             reference_line(level.item(), "Gaussian", ax)

@@ -199,6 +199,7 @@ halves = study.each(change_halves, needs="labels")
 def rates_under(network):
     """The coding rate and the non-zero share of every layer under each change."""
     wanted = {name: MEASURES[name] for name in ("coding_rate_after_attention", "nonzero_fraction")}
+    wanted["size"] = lambda state: state.output.square().mean((-2, -1))
     few = Reading(limit=n_rates, workers=workers)
     read = partial(measure_layers, network.model, network.images, wanted, reading=few)
     frames = [read().assign(edit="as it is", changed=-1)]
