@@ -50,11 +50,14 @@ class Search:
     """Column of the log whose last entry is compared; the greatest is best."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """Of the short runs, where they differ from the cell's: above all fewer `epochs`."""
+    like: Mapping[str, str] = field(default_factory=dict)
+    """Cells that are not searched themselves, each with the one whose value it takes."""
 
     def __post_init__(self) -> None:
         if not self.values:
             raise ValueError("search: values are what each cell tries, such as [1e-3, 2e-3]")
         _mapping("search: settings", self.settings)
+        _mapping("search: like", self.like)
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,11 @@ class Experiment:
             _mapping(f"cell {cell}", self.cells[cell])
             self.recipe(cell)
             self.search_runs(cell)
+        for cell, other in self.search.like.items() if self.search else ():
+            if cell not in self.cells or not self.search_runs(other):
+                raise ValueError(
+                    f"search: like: {cell}: {other} must name a cell, and one that is searched"
+                )
 
     def recipe(self, cell: str, **changes: Any) -> Recipe:
         """The recipe of a cell with some settings changed.
@@ -122,8 +130,13 @@ class Experiment:
         return recipe
 
     def search_runs(self, cell: str) -> list[Run]:
-        """The short runs of a cell's search, none where the cell itself names the setting."""
-        if self.search is None or self.search.setting in self.cells[cell]:
+        """The short runs of a cell's search, none where it has the setting without one."""
+        if (
+            self.search is None
+            or cell not in self.cells
+            or cell in self.search.like
+            or self.search.setting in self.cells[cell]
+        ):
             return []
         setting, changes = self.search.setting, self.search.settings
         return [
@@ -138,7 +151,8 @@ class Experiment:
     def main_runs(self, cell: str, folder: Path) -> list[Run]:
         """A cell's runs, one for each seed; none as long as its search is not finished."""
         found: dict[str, Any] = {}
-        searches = self.search_runs(cell)
+        like = self.search.like if self.search else {}
+        searches = self.search_runs(like.get(cell, cell))
         if searches and self.search is not None:
             if not all(is_finished(folder / run.name) for run in searches):
                 return []
@@ -182,7 +196,8 @@ def read_experiment(path: Path) -> Experiment:
     - `seeds`: of the runs of each cell;
     - `search`, or none: `values` that each cell tries of a `setting` (default: learning_rate) with
       the short runs' own `settings`, and the log's column `by` which they are compared (default:
-      dev_accuracy). A cell that names the setting itself is not searched.
+      dev_accuracy). A cell that names the setting itself is not searched, nor is one that `like`
+      gives the value of another cell.
 
     Raises FileNotFoundError, and ValueError that names the file and the key.
     """

@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import pandas as pd
 import torch
@@ -134,7 +134,7 @@ def run(
     parts = split_batch(recipe.batch_size, world_size(), execution.accumulate)[rank()]
     device = execution.device
     task.to(device)
-    optimizer = recipe.make_optimizer(task.parameter_groups())
+    optimizer = recipe.make_optimizer(task.parameter_groups(), layer_matrices(task.model))
     start, running, log = _resume(folder, recipe, task, optimizer)
     snapshots = snapshot_steps(recipe.steps, execution.snapshots)
     if start == 0:
@@ -201,6 +201,16 @@ def run(
         if rank() == 0:
             save_model(task.model, folder / FINISHED)
     return task.model
+
+
+def layer_matrices(model: UnrolledModel) -> list[Tensor]:
+    """The matrices among the weights of a model's layers: projections, dictionaries, MLPs."""
+    return [
+        weight
+        for layer in model.layers
+        for weight in cast(nn.Module, layer).parameters()
+        if weight.ndim == 2
+    ]
 
 
 def split_batch(size: int, processes: int, rounds: int) -> list[list[tuple[int, int]]]:

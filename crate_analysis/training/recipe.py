@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field, fields
-from functools import partial
 from pathlib import Path
 from typing import Any, ClassVar, Literal, get_args
 
@@ -15,9 +14,50 @@ import torch
 from lion_pytorch import Lion
 from torch import Tensor
 
-Optimizer = Literal["adamw", "lion"]
+Optimizer = Literal["adamw", "lion", "muon"]
 Precision = Literal["fp32", "bf16"]
 Schedule = Literal["cosine", "trapezoid"]
+
+
+class MuonWithAdamW(torch.optim.Optimizer):
+    """Muon for some matrices and AdamW for all other weights, as one optimiser.
+
+    Muon makes the singular values of a matrix' step alike, and so is for matrices only (Jordan et
+    al. 2024). `muon` has the ids of those. Steps are scaled to the size of AdamW's (Liu et al.
+    2025, arXiv 2502.16982, Sec. 2.2), so that one learning rate serves both.
+    """
+
+    def __init__(self, groups: list[dict[str, Any]], muon: set[int], **settings: Any) -> None:
+        mine, others = (
+            [
+                {**group, "params": [p for p in group["params"] if (id(p) in muon) == chosen]}
+                for group in groups
+            ]
+            for chosen in (True, False)
+        )
+        self._parts: list[torch.optim.Optimizer] = []
+        if mine := [group for group in mine if group["params"]]:
+            self._parts.append(torch.optim.Muon(mine, adjust_lr_fn="match_rms_adamw", **settings))
+        if others := [group for group in others if group["params"]]:
+            self._parts.append(torch.optim.AdamW(others, fused=True, **settings))
+        super().__init__([group for part in self._parts for group in part.param_groups], settings)
+        # the same dictionaries, so that a rate set here is the parts' rate
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
+
+    def step(self, closure: Any = None) -> None:  # type: ignore[override]
+        """Change all weights by their gradients."""
+        for part in self._parts:
+            part.step()
+
+    def state_dict(self) -> dict[str, Any]:
+        """That of each part."""
+        return {"parts": [part.state_dict() for part in self._parts]}
+
+    def load_state_dict(self, state_dict: dict[str, Any]) -> None:
+        """The inverse of `state_dict`."""
+        for part, state in zip(self._parts, state_dict["parts"], strict=True):
+            part.load_state_dict(state)
+        self.param_groups = [group for part in self._parts for group in part.param_groups]
 
 
 @dataclass(frozen=True)
@@ -40,6 +80,8 @@ class Recipe:
     epochs: int = 5
     batch_size: int = 128
     optimizer: Optimizer = "adamw"
+    """Muon (Jordan et al. 2024) changes the matrices of the layers, AdamW all else beside it; the
+    rate is AdamW's for both, as Muon's steps are scaled to the size of AdamW's."""
     learning_rate: float = 2e-3
     weight_decay: float = 0.05
     warmup: float = 0.05
@@ -131,10 +173,19 @@ class Recipe:
             and round(self.warmup * self.steps) == round(other.warmup * other.steps)
         )
 
-    def make_optimizer(self, groups: list[dict[str, Any]]) -> torch.optim.Optimizer:
-        """The optimiser before its first step; a group may name a `weight_decay` of its own."""
-        kind = {"adamw": partial(torch.optim.AdamW, fused=True), "lion": Lion}[self.optimizer]
-        return kind(groups, lr=self.learning_rate, weight_decay=self.weight_decay)
+    def make_optimizer(
+        self, groups: list[dict[str, Any]], matrices: Iterable[Tensor] = ()
+    ) -> torch.optim.Optimizer:
+        """The optimiser before its first step; a group may name a `weight_decay` of its own.
+
+        `matrices` are the weights that Muon changes, those of the layers.
+        """
+        settings: dict[str, Any] = {"lr": self.learning_rate, "weight_decay": self.weight_decay}
+        if self.optimizer == "lion":
+            return Lion(groups, **settings)
+        if self.optimizer == "muon":
+            return MuonWithAdamW(groups, {id(matrix) for matrix in matrices}, **settings)
+        return torch.optim.AdamW(groups, fused=True, **settings)
 
     def batch_indices(self, step: int) -> list[int]:
         """Which training pictures a step sees: epochs are permutations set by seed and epoch."""

@@ -96,6 +96,15 @@ def test_parts_add_up_to_the_whole(finished, cache, tmp_path):
             run_experiment(experiment, folder, cache, shard=shard)
 
 
+def test_a_cell_takes_the_value_that_anothers_search_found(finished, cache, tmp_path):
+    text = FILE.replace("settings: {", "like: {mhsa: mssa}, settings: {")
+    table = run_experiment(read_experiment(written(tmp_path, text)), tmp_path / "runs", cache)
+    assert set(table[table.searched].cell) == {"mssa"}
+    first = pd.read_csv(finished / "runs.csv")
+    best = first[(first.cell == "mssa") & ~first.searched].learning_rate.iloc[0]
+    assert (table[~table.searched].learning_rate == best).all()
+
+
 @pytest.mark.skipif(os.name != "posix", reason="kills with a signal")
 def test_a_killed_batch_takes_its_runs_along(cache, tmp_path):
     long = PLAIN.replace("epochs: 2", "epochs: 400")
@@ -158,6 +167,10 @@ def test_status_starts_nothing(tmp_path, cache, capsys):
         ("values: [1e-3, 1e-2]", "values: []", "search: values"),
         ("values:", "value:", "search has no value;"),
         ("settings: {epochs: 1}", "settings: {epochs: -1}", "cell mssa: epochs=-1"),
+        ("settings: {epochs: 1}", "like: 3", "search: like: write keys and values"),
+        ("settings: {epochs: 1}", "like: {mssa: vit}", "like: mssa: vit must name a cell"),
+        ("settings: {epochs: 1}", "like: {vit: mssa}", "like: vit: mssa must name a cell"),
+        ("settings: {epochs: 1}", "like: {mssa: mhsa, mhsa: mssa}", "one that is searched"),
         ("question:", "objective: guessing\nquestion:", "there is no 'guessing'"),
         ("common:", "common: 3\nx:", "the file has no x;"),
         ("search: {", "search: 3\nx: {", "search: write keys and values"),
