@@ -81,6 +81,10 @@ class Experiment:
     objective: str = "supervised"
     common: Mapping[str, Any] = field(default_factory=dict)
     search: Search | None = None
+    measure: tuple[str, ...] = ()
+    """What is measured on each run, names of `measured.MEASURED`."""
+    along: bool = False
+    """Whether on every snapshot of a run, too."""
 
     def __post_init__(self) -> None:
         if self.objective not in OBJECTIVES:
@@ -89,6 +93,8 @@ class Experiment:
             )
         for name in ("declared", "common", "cells"):
             _mapping(name, getattr(self, name))
+        if not isinstance(self.along, bool):
+            raise ValueError(f"along: write true or false, not {self.along!r}")
         if not self.cells or not self.seeds:
             raise ValueError("cells and seeds: an experiment has at least one of each")
         for seed in self.seeds:
@@ -194,6 +200,8 @@ def read_experiment(path: Path) -> Experiment:
     - `cells`: for each system the settings of its recipe, `common`: those that all share, and
       `objective` (default: supervised), which a cell may change;
     - `seeds`: of the runs of each cell;
+    - `measure`: what `measure_experiment` measures on each run, and `along: true` to do so on every
+      snapshot;
     - `search`, or none: `values` that each cell tries of a `setting` (default: learning_rate) with
       the short runs' own `settings`, and the log's column `by` which they are compared (default:
       dev_accuracy). A cell that names the setting itself is not searched, nor is one that `like`
@@ -217,7 +225,9 @@ def read_experiment(path: Path) -> Experiment:
                 Search, {**_mapping("search", search), "values": _values(search)}, "search"
             )
         seeds = _listed("seeds", content.pop("seeds", []), int)
+        measure = _words("measure", content.pop("measure", []))
         given = {"name": path.stem, **content, "seeds": seeds, "search": search}
+        given["measure"] = measure
         return _made(Experiment, given, "the file")
     except (ValueError, TypeError, AttributeError) as error:
         raise ValueError(f"{path}: {error}") from None
@@ -238,6 +248,12 @@ def _listed(name: str, given: Any, kind: type) -> tuple[Any, ...]:
     allowed = (int,) if kind is int else (int, float)
     if not isinstance(given, list) or not all(type(one) in allowed for one in given):
         raise ValueError(f"{name}: write a list of numbers, not {given!r}")
+    return tuple(given)
+
+
+def _words(name: str, given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(one, str) for one in given):
+        raise ValueError(f"{name}: write a list of words, not {given!r}")
     return tuple(given)
 
 
