@@ -10,6 +10,7 @@ with the configuration of the other; the first of them is its first page.
 from __future__ import annotations
 
 import argparse
+import os
 import re
 import shutil
 import subprocess
@@ -18,6 +19,9 @@ import tempfile
 from pathlib import Path
 
 BOOK = Path(__file__).resolve().parents[1] / "book"
+sys.path.insert(0, str(BOOK))
+from execute import environment  # what stands in the environment changes no page
+
 SHARED = ("_config.yml", "_ext", "_static", "references.bib")
 
 
@@ -59,7 +63,13 @@ def build(source: Path, aside: Path, html: Path) -> None:
     """Build with warnings as errors, from scratch: a cache would not repeat its pages' warnings."""
     command = [str(Path(sys.executable).with_name("jupyter-book")), "build", str(source)]
     command += ["--path-output", str(aside), "--all", "-q", "-W", "-n", "--keep-going"]
-    done = subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
+    done = subprocess.run(
+        command,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        text=True,
+        env=environment(os.environ),
+    )
     print(done.stderr, end="", file=sys.stderr)
     if done.returncode:
         plain = re.sub(r"\x1b\[[0-9;]*m", "", done.stderr)

@@ -5,9 +5,11 @@ and with the cells tagged `hide-input` collapsed, whichever were open. Executed 
 part of a pair, are saved as they are.
 """
 
+import os
 from pathlib import Path
 from typing import Any
 
+from jupyter_core.paths import jupyter_runtime_dir
 from jupytext import AsyncTextFileContentsManager
 
 KERNEL = {"display_name": "Python 3", "language": "python", "name": "python3"}
@@ -43,7 +45,12 @@ class Chapters(AsyncTextFileContentsManager):
         return await super().save(model, path)
 
 
+LONGEST = "kernel-" + "0" * 36 + "-ipc-5"
+"""As long as the names of a kernel's sockets are."""
+
 c = get_config()
+if os.name == "posix" and len(os.fsencode(Path(jupyter_runtime_dir(), LONGEST))) < 100:
+    c.KernelManager.transport = "ipc"  # no ports, on which kernels that start at once can meet
 c.ServerApp.root_dir = str(Path(__file__).resolve().parents[1])
 c.LabApp.news_url = None  # nothing is asked of other hosts
 c.LabApp.check_for_updates_class = "jupyterlab.NeverCheckForUpdate"

@@ -33,6 +33,8 @@ from crate_analysis.training.runs import last_entry
 from crate_analysis.writing import write_text
 
 TABLE = "runs.csv"
+MEASURES = ("accuracy", "maps", "objects", "parts", "edits", "sparsity", "neighbours")
+"""What an experiment's `measure` may name: functions of `measured`."""
 LOG = "run.log"
 
 
@@ -82,7 +84,7 @@ class Experiment:
     common: Mapping[str, Any] = field(default_factory=dict)
     search: Search | None = None
     measure: tuple[str, ...] = ()
-    """What is measured on each run, names of `measured.MEASURED`."""
+    """What `measured.measure_experiment` measures on each run, of `MEASURES`."""
     along: bool = False
     """Whether on every snapshot of a run, too."""
 
@@ -93,6 +95,9 @@ class Experiment:
             )
         for name in ("declared", "common", "cells"):
             _mapping(name, getattr(self, name))
+        for name in self.measure:
+            if name not in MEASURES:
+                raise ValueError(f"measure: there is no {name!r}, only {', '.join(MEASURES)}")
         if not isinstance(self.along, bool):
             raise ValueError(f"along: write true or false, not {self.along!r}")
         if not self.cells or not self.seeds:

@@ -45,6 +45,7 @@ from crate_analysis.segmentation import (
 )
 from crate_analysis.segmentation.detection import find_objects
 from crate_analysis.segmentation.rivals import OTHERS, PRIOR, RANDOM
+from crate_analysis.training.experiments import MEASURES as NAMES
 from crate_analysis.training.experiments import Experiment, Run, is_finished
 from crate_analysis.training.gate import raw_pixel_accuracy
 from crate_analysis.training.knn import knn_accuracy
@@ -264,10 +265,9 @@ def neighbours(subject: Subject) -> Numbers:
 
 
 Measure = Callable[[Subject], Numbers]
-MEASURED: dict[str, Measure] = {
-    one.__name__: one for one in (accuracy, maps, objects, parts, edits, sparsity, neighbours)
-}
-"""What an experiment's `measure` may name."""
+MEASURED: dict[str, Measure] = dict(
+    zip(NAMES, (accuracy, maps, objects, parts, edits, sparsity, neighbours), strict=True)
+)
 
 
 def measure_run(

@@ -44,6 +44,7 @@ def lab(folder):
     command += [f"--ServerApp.root_dir={folder}", "--ServerApp.ip=127.0.0.1", "--allow-root"]
     command += [f"--ServerApp.port={port}", "--no-browser", "--IdentityProvider.token=read"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
+    environment["JUPYTER_RUNTIME_DIR"] = str(folder / "run")
     server = subprocess.Popen(command, env=environment, stderr=subprocess.DEVNULL)
     address = f"http://127.0.0.1:{port}"
     try:
@@ -117,6 +118,11 @@ def test_a_picker_draws_the_figure_anew(page):
         "before => document.querySelector('.jp-OutputArea img').src !== before", arg=before
     )
     assert "Figure 1." in page.locator(".jp-Notebook").inner_text()
+
+
+def test_its_kernel_needs_no_port(page, folder):
+    (connection,) = (folder / "run").glob("kernel-*.json")
+    assert json.loads(connection.read_text())["transport"] == "ipc"
 
 
 def test_saving_leaves_no_trace_in_the_pair(page, folder):

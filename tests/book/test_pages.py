@@ -1,5 +1,6 @@
 """A notebook's plain links, figures and findings as they come out in the book."""
 
+import os
 import re
 import shutil
 import subprocess
@@ -48,8 +49,12 @@ def chapter(text: str) -> nbformat.NotebookNode:
 
 
 def build(source: Path, html: Path) -> subprocess.CompletedProcess:
+    """As from a shell whose settings have nothing to do with the book."""
     command = [sys.executable, str(ROOT / "workflow/build.py"), str(source), str(html)]
-    return subprocess.run(command, capture_output=True, text=True, timeout=300)
+    odd = {"PYTHONWARNINGS": "error", "MPLBACKEND": "Agg", "LC_ALL": "C", "COLUMNS": "20"}
+    return subprocess.run(
+        command, capture_output=True, text=True, timeout=300, env={**os.environ, **odd}
+    )
 
 
 def book(folder: Path, text: str) -> Path:
