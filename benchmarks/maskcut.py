@@ -1,9 +1,9 @@
 """MaskCut's iterative solver against the dense one of the public code, on one core.
 
-The pictures are smooth random fields with a few objects, on the 60 x 60 grid that the paper's
-480 x 480 pictures have at patch 8, with 384 features as CRATE-S and DINO ViT-S have. Per cut: the
+The images are smooth random fields with a few objects, on the 60 x 60 grid that the paper's
+480 x 480 images have at patch 8, with 384 features as CRATE-S and DINO ViT-S have. Per cut: the
 time of a dense generalised eigenproblem in double precision, which the public code solves for each
-cut, against ours for all three cuts of a picture, affinity included, divided by the number of cuts.
+cut, against ours for all three cuts of an image, affinity included, divided by the number of cuts.
 """
 
 import os
@@ -57,7 +57,7 @@ def main() -> None:
         quick, quick_seconds, _ = cuts_of(features, few)
         rows.append(
             {
-                "picture": seed,
+                "image": seed,
                 "cuts": solved,
                 "dense, s a cut": dense_seconds / solved,
                 "iterative, s a cut": quick_seconds / solved,

@@ -87,7 +87,7 @@ def measuring_against_forward(arch: str, batch: int, measures: Sequence[str]) ->
 
 
 def peak_memory(n_images: int) -> float:
-    """Peak memory (MB) of a fresh process that measures so many pictures."""
+    """Peak memory (MB) of a fresh process that measures so many images."""
     output = subprocess.run(
         [sys.executable, __file__, "--measure", str(n_images)],
         check=True,
@@ -121,7 +121,7 @@ def main() -> None:
             for measures in (PAPERS, list(MEASURES))
         ),
         [
-            "peak memory of measure_layers, 1,024 pictures against 64",
+            "peak memory of measure_layers, 1,024 images against 64",
             f"{many:.0f} MB / {few:.0f} MB = {many / few:.2f} times",
         ],
     ]

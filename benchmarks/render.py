@@ -1,4 +1,4 @@
-"""How many pictures a second the creatures are drawn at: one table, by size and workers."""
+"""How many images a second the creatures are drawn at: one table, by size and workers."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from torch.utils.data import DataLoader
 from crate_analysis.datasets import Sample, load_dataset
 
 SECONDS = 5  # to measure for, after the workers have started
-WARM_UP = 50  # pictures
+WARM_UP = 50  # images
 
 
 def identity(sample: Sample) -> Sample:
@@ -18,7 +18,7 @@ def identity(sample: Sample) -> Sample:
 
 
 def rate(spec: str, image_size: int, workers: int) -> float:
-    """Pictures a second with `workers` processes that draw."""
+    """Images a second with `workers` processes that draw."""
     dataset = load_dataset(spec, "train", image_size=image_size, limit=1_000_000)
     loader = DataLoader(
         dataset, batch_size=None, num_workers=workers, prefetch_factor=16, collate_fn=identity

@@ -1,4 +1,4 @@
-"""What a picture costs in data sets of 100 to 2,000: `python benchmarks/scaling.py`.
+"""What an image costs in data sets of 100 to 2,000: `python benchmarks/scaling.py`.
 
 Creatures are written as JPEG files and read back, so that decoding counts. Each point is a fresh
 process with one thread: its CPU time, which other jobs on the machine hardly change, and its peak
@@ -80,7 +80,7 @@ def scaling(root: str) -> None:
     pictures = load_dataset("creatures", "dev", 2 * SIZE, COUNTS[-1])
     export_voc(pictures, f"{root}/voc", progress=False)
     export_coco(pictures, f"{root}/coco", progress=False)
-    print(f"CPU time of a picture (ms, and times that of {COUNTS[0]}) and peak memory (MB)")
+    print(f"CPU time of an image (ms, and times that of {COUNTS[0]}) and peak memory (MB)")
     rule = " | ".join("-" * 19 for _ in COUNTS)
     print(f"| {'pictures':<25} | {' | '.join(f'{count:<19,}' for count in COUNTS)} |")
     print(f"| {'-' * 25} | {rule} |")
@@ -126,7 +126,7 @@ def decoding(root: str) -> None:
     for workers, rates in times.items():
         gains = [rate / base for rate, base in zip(rates, times[0], strict=True)]
         print(
-            f"workers={workers}: {statistics.median(rates):.0f} pictures a second, "
+            f"workers={workers}: {statistics.median(rates):.0f} images a second, "
             f"{statistics.median(gains):.2f}x ({min(gains):.2f} to {max(gains):.2f}); "
             f"first batch ever after {first[workers]:.1f} s"
         )

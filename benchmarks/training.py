@@ -25,8 +25,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from crate_analysis import build_model
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.crate import CRATE
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.loop import Part, split_batch
-from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.recipe import Precision, SupervisedRecipe
 from crate_analysis.training.supervised import Classification
 
@@ -109,7 +109,7 @@ class LiteralCrate(CRATE):
         return F.relu(x + eta * (dt_x - dt_d_x) - eta * sparsity)
 
 
-class RandomPictures(CachedPictures):
+class RandomImages(CachedImages):
     def __init__(self, count: int, size: int, n_classes: int) -> None:
         generator = np.random.default_rng(0)
         self.images = generator.integers(256, size=(count, 3, size, size), dtype=np.uint8)
@@ -126,7 +126,7 @@ class Training:
         if variant.literal:
             model = literal(model)
         size, n_classes = model.config.image_size, model.config.num_classes
-        self.pictures = RandomPictures(case.batch_size, size, n_classes)
+        self.pictures = RandomImages(case.batch_size, size, n_classes)
         self.recipe = SupervisedRecipe(
             arch=case.arch,
             n_train=case.batch_size,
@@ -221,7 +221,7 @@ def can_compile(device: torch.device) -> bool:
 
 
 def cell(case: Case, timings: Timings, name: str) -> str:
-    """Pictures a second; for CRATE the ratio to the published pass in fp32, too."""
+    """Images a second; for CRATE the ratio to the published pass in fp32, too."""
     if name not in timings.seconds:
         return "no compiler" if VARIANTS[name].compiled else ""
     rate = f"{case.batch_size / timings.median(name):.3g}"
@@ -279,7 +279,7 @@ def main() -> None:
     where = f"CPU threads: {torch.get_num_threads()}"
     if device.type == "cuda":
         where = torch.cuda.get_device_name()
-    print(f"Pictures a second in training, and times the literal fp32; {where}")
+    print(f"Images a second in training, and times the literal fp32; {where}")
     heads = ["model, batch", *VARIANTS]
     labels = {case: f"{case.arch}, {case.batch_size}" for case in results}
     print_table(
@@ -296,7 +296,7 @@ def main() -> None:
             for name in ("ours bf16", "ours bf16, compiled")
         )
         work = timings.flops / case.batch_size / 1e9
-        print(f"{labels[case]}: {ours}; compiled: {compiled}; {work:.3g} GFLOP a picture")
+        print(f"{labels[case]}: {ours}; compiled: {compiled}; {work:.3g} GFLOP an image")
 
     for name, base in OPTIONS:
         print(f"\n{name} against {base}")

@@ -17,7 +17,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 PATIENCE = timedelta(hours=12)
-"""How long a process waits for the others: one may be drawing or decoding pictures for all."""
+"""How long a process waits for the others: one may be drawing or decoding images for all."""
 
 
 def as_device(device: str | torch.device) -> torch.device:

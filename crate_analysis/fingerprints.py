@@ -35,7 +35,7 @@ def describe_data(dataset: SampleDataset) -> dict[str, Any]:
         "dataset": f"{dataset.name}, {dataset.split}, seed {dataset.seed}",
         "data": of_content(dataset),
         "files": of_files(dataset),
-        "pictures": len(dataset),
+        "images": len(dataset),
         "image_size": dataset.image_size,
     }
 

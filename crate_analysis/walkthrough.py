@@ -1,4 +1,4 @@
-"""A drawing: one picture's way through a model to attention maps and masks, in real arrays.
+"""A drawing: one image's way through a model to attention maps and masks, in real arrays.
 
 After Fig. 2 of Yu et al. 2024. Like all drawing, it takes data and an Axes and computes nothing.
 """
@@ -29,7 +29,7 @@ def walkthrough(
     labels: Mapping[str, str],
     ax: Axes | None = None,
 ) -> Axes:
-    """From a picture to every head's mask, through one layer.
+    """From an image to every head's mask, through one layer.
 
     Parameters
     ----------
@@ -53,7 +53,7 @@ def walkthrough(
     if len(set(counts)) > 1 or counts[0] <= patches:
         raise ValueError(
             f"tokens, projections, attention and masks are of {(*counts, patches + 1)} tokens: take"
-            " them from one picture and layer"
+            " them from one image and layer"
         )
     drawn = [0, *range(counts[0] - patches, counts[0])]
     tokens, projections, attention = tokens[drawn], projections[:, drawn], attention[:, drawn]
@@ -108,7 +108,7 @@ def _tile(ax: Axes, picture: Picture, x: float, y: float, height: float) -> None
 
 
 def _apart(picture: Picture, grid: tuple[int, ...]) -> Picture:
-    """The picture with white between its patches."""
+    """The image with white between its patches."""
     gap = max(1, picture.shape[0] // grid[0] // 5)
     for axis in (0, 1):
         pieces = np.split(picture, grid[axis], axis)

@@ -47,7 +47,7 @@ import matplotlib.pyplot as plt
 import pandas as pd
 
 from crate_analysis.datasets import stack_images
-from crate_analysis.datasets.noise import Noise, NoisyPictures
+from crate_analysis.datasets.noise import Noise, NoisyImages
 from crate_analysis.measures import interval_frame, ratio_interval
 from crate_analysis.models import load_models
 from crate_analysis.plotting import group_dots, heat, interval_curves, model_colours, sheet
@@ -82,7 +82,7 @@ def noisy_maps(image=0, layer=None):
     [index] = study.indices(1, image)
     tiles, columns, groups, rows = [], ["image"], {"": 1}, []
     for network in study.networks:
-        noisy = NoisyPictures(network.samples([index]), shown, seed)
+        noisy = NoisyImages(network.samples([index]), shown, seed)
         images = stack_images([noisy[place] for place in range(len(shown))])
         tiles = tiles or [[one] for one in images.permute(0, 2, 3, 1).numpy()]
         read = network.layer if layer is None else layer
@@ -116,7 +116,7 @@ def specific_iou(network):
     """The best head's IoU under each noise, and the image-specific part of it."""
     found = []
     for noise in levels:
-        noisy, iou = NoisyPictures(network.images, [noise], seed), Scoring(keep, values=("iou",))
+        noisy, iou = NoisyImages(network.images, [noise], seed), Scoring(keep, values=("iou",))
         how = {"layers": [network.layer], "rivals": ["other images"], "reading": study.reading}
         scores = scores_with_rivals(network.model, noisy, None, iou, draws=2, seed=seed, **how)
         found.append(image_specific(best_heads(scores)).assign(**noise._asdict()))

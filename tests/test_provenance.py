@@ -10,7 +10,7 @@ from crate_analysis import load_dataset, provenance
 from crate_analysis.paths import data_folder
 from crate_analysis.provenance import provenance as record_of
 
-MODEL = "crate-dim64-patch12-creatures"
+MODEL = "crate-dim64-creatures"
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def test_the_record_names_files_and_pictures_by_what_they_hold(pictures):
     ]
     told = [one["dataset"] for one in record["data"]]
     assert told == ["creatures, dev, seed 5", "creatures, dev, seed 6"]
-    assert record["data"][0]["pictures"] == 3
+    assert record["data"][0]["images"] == 3
     assert record["versions"]["torch"] and record["finished"].endswith("+00:00")
 
 

@@ -92,7 +92,7 @@ def test_the_objects_are_those_of_one_go(model, pictures, tmp_path, capsys, monk
 def test_the_record_says_what_was_measured(tmp_path):
     run("attention", tmp_path)
     record = json.loads(next(tmp_path.glob("*.json")).read_text(encoding="utf-8"))
-    assert (record["measure"], record["model"], record["pictures"]) == (
+    assert (record["measure"], record["model"], record["images"]) == (
         "attention",
         "crate-creatures",
         21,
@@ -207,7 +207,7 @@ class Patchy(SampleDataset):
     def __getitem__(self, index):
         sample = self.whole[self.check(index)]
         if index in self.damaged:
-            raise UnreadableSampleError(f"picture {index} is damaged")
+            raise UnreadableSampleError(f"image {index} is damaged")
         if index in self.bare:
             return replace(sample, masks=sample.masks[:0], mask_names=(), part_of=())
         if index in self.simple:
@@ -217,7 +217,7 @@ class Patchy(SampleDataset):
 
 
 DAMAGED, BARE, SIMPLE = (0, 1, 2, 3, 13), (4, 5, 6, 7, 14), (8, 9, 10, 11, 15)
-WARNED = "(?s)5 of 21 images were left out:\n  picture 0 is .*\n  picture 13 is damaged$"
+WARNED = "(?s)5 of 21 images were left out:\n  image 0 is .*\n  image 13 is damaged$"
 WHOLE = {
     "layers": lambda model, data, folder: measure_layers(
         model, data, reading=Reading(batch_size=4)
@@ -255,13 +255,13 @@ def test_shards_may_lack_everything(what, model, pictures, tmp_path, capsys, mon
     else:
         assert table.read_text(encoding="utf-8") == whole.to_csv(index=False)
     record = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
-    assert record["left_out"] == [f"picture {index} is damaged" for index in DAMAGED]
+    assert record["left_out"] == [f"image {index} is damaged" for index in DAMAGED]
 
 
 @pytest.mark.parametrize(
     ("lacking", "options", "message"),
     [
-        ({"damaged": range(21)}, [], "none of the 21 images can be read; the first: picture 0"),
+        ({"damaged": range(21)}, [], "none of the 21 images can be read; the first: image 0"),
         ({"bare": range(21)}, [], "the data set has no masks to compare with"),
         ({"bare": range(8), "simple": range(8, 21)}, ["--within", "object"], "no (masks|parts)"),
         ({"damaged": range(8), "bare": range(8, 21)}, [], "the data set has no masks"),
@@ -301,7 +301,7 @@ def test_pictures_left_out_before_a_stop_are_listed(pictures, tmp_path):
     table = tmp_path / "table.csv"
     with pytest.raises(KeyboardInterrupt):
         measure_in_shards(stopped, patchy, table, 6, {"of": "count"})
-    with pytest.warns(LeftOutWarning, match="(?s)2 of 21 .*picture 2 is .*picture 20 is"):
+    with pytest.warns(LeftOutWarning, match="(?s)2 of 21 .*image 2 is .*image 20 is"):
         measure_in_shards(measured, patchy, table, 6, {"of": "count"})
     record = json.loads(table.with_suffix(".json").read_text(encoding="utf-8"))
     assert record["of"] == "count" and len(record["left_out"]) == 2

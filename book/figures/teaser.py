@@ -1,4 +1,4 @@
-"""The picture of the README: what the heads of two models attend to, on unselected pictures.
+"""The image of the README: what the heads of two models attend to, on unselected images.
 
 python book/figures/teaser.py book/_static/teaser.png
 """
@@ -19,8 +19,8 @@ N_PICTURES = 5
 
 
 def draw(path: Path) -> None:
-    """Write the first pictures of the validation split with every head's map beside them."""
-    samples, columns = [], ["picture"]
+    """Write the first images of the validation split with every head's map beside them."""
+    samples, columns = [], ["image"]
     lines: list[list] = [[] for _ in range(N_PICTURES)]
     for name, layer in MODELS.items():
         model = load_model(name)

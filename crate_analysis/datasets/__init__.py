@@ -4,12 +4,12 @@ from .batches import batches, read_samples, stack_images
 from .export import export_coco, export_voc
 from .given import SampleList, as_samples
 from .load import load_dataset
-from .noise import Noise, NoisyPictures, add_noise
+from .noise import Noise, NoisyImages, add_noise
 from .sample import Sample, SampleDataset, Samples
 
 __all__ = [
     "Noise",
-    "NoisyPictures",
+    "NoisyImages",
     "Sample",
     "SampleDataset",
     "SampleList",

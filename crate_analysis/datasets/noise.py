@@ -31,7 +31,7 @@ class Noise(NamedTuple):
     the truth leaves open (`Sample.ignored`) are neither inside nor outside."""
 
 
-class NoisyPictures(SampleDataset):
+class NoisyImages(SampleDataset):
     """Every image of a data set at every noise level, one image's levels in a row.
 
     Item i k + j is image i at the j-th of k levels. The noise of a image depends on

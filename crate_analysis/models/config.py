@@ -82,7 +82,7 @@ class ModelConfig:
     as DINOv2 with registers and timm."""
     pixel_mean: Sequence[float] = IMAGENET_MEAN
     pixel_std: Sequence[float] = IMAGENET_STD
-    """Mean and deviation of the training pictures' channels, as shares of 255."""
+    """Mean and deviation of the training images' channels, as shares of 255."""
 
     def __post_init__(self) -> None:
         self._fill_in()
@@ -190,7 +190,7 @@ class ModelConfig:
 
     @property
     def grid(self) -> int:
-        """Patches along one side of a picture of `image_size`."""
+        """Patches along one side of an image of `image_size`."""
         return self.image_size // self.patch_size
 
     def override(self, **changes: Any) -> ModelConfig:

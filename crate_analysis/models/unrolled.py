@@ -473,7 +473,7 @@ class UnrolledModel(nn.Module):
         return self.classify(tokens)
 
     def patch_grid(self, images: Tensor) -> tuple[int, int]:
-        """(gh, gw), the patches along the sides of these pictures.
+        """(gh, gw), the patches along the sides of these images.
 
         Raises ValueError for what the model cannot take, as `unroll` does.
         """
@@ -497,7 +497,7 @@ class UnrolledModel(nn.Module):
     def normalize(self, images: UInt8[Tensor, "b 3 H W"]) -> Float[Tensor, "b 3 H W"]:
         """Pixels of 0..255 to the model's scale, by the mean and deviation it was trained with.
 
-        Raises ValueError for pictures that are not uint8: they may be normalised already.
+        Raises ValueError for images that are not uint8: they may be normalised already.
         """
         if images.dtype != torch.uint8:
             raise ValueError(f"images are {images.dtype}, but normalize takes uint8 pixels")
@@ -562,7 +562,7 @@ def weighted_values(
 ) -> Float[Tensor, "b h q c"]:
     """`softmax_rows(queries, keys) @ values`, by torch's fused attention, which has no such matrix.
 
-    On large pictures that is several times as fast (benchmarks/measures.py). In bfloat16 on a CPU
+    On large images that is several times as fast (benchmarks/measures.py). In bfloat16 on a CPU
     the formula is faster, for the small heads of our networks.
     """
     if queries.dtype == torch.bfloat16 and queries.device.type == "cpu":

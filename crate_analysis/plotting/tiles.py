@@ -33,7 +33,7 @@ def heat(attention: NDArray[np.floating], size: tuple[int, int]) -> Picture:
 
 
 def overlay(picture: Picture, mask: NDArray[np.bool_], colour: Colour = MASK_COLOUR) -> Picture:
-    """A picture whose masked pixels are tinted and whose other pixels are greyed.
+    """An image whose masked pixels are tinted and whose other pixels are greyed.
 
     A mask of patches, (gh, gw), is as good as one of pixels.
     """
@@ -44,7 +44,7 @@ def overlay(picture: Picture, mask: NDArray[np.bool_], colour: Colour = MASK_COL
 
 
 def tint(picture: Picture, masks: NDArray[np.bool_]) -> Picture:
-    """A picture with each mask in a colour of its own: red, blue, green, and on.
+    """An image with each mask in a colour of its own: red, blue, green, and on.
 
     Masks of patches, (m, gh, gw), are as good as those of pixels, (m, H, W).
     """
@@ -125,7 +125,7 @@ def outlines(
 
 
 def rgb_tile(colours: NDArray[np.floating], size: tuple[int, int]) -> Picture:
-    """Colours of patches in [0, 1], (gh, gw, 3), as a picture in blocks of pixels; NaN is white."""
+    """Colours of patches in [0, 1], (gh, gw, 3), as an image in blocks of pixels; NaN is white."""
     return (255 * np.nan_to_num(_blocks(colours, size), nan=1.0)).astype(np.uint8)
 
 
@@ -141,7 +141,7 @@ def smooth_heat(attention: NDArray[np.floating], size: tuple[int, int]) -> Pictu
 def frame_patch(
     picture: Picture, position: Sequence[int], grid: tuple[int, int], colour: Colour = MASK_COLOUR
 ) -> Picture:
-    """A picture with a frame just inside the patch at a row and column of the patch grid."""
+    """An image with a frame just inside the patch at a row and column of the patch grid."""
     height, width = (side // patches for side, patches in zip(picture.shape, grid, strict=False))
     top, left = position[0] * height, position[1] * width
     line = max(1, height // 6)

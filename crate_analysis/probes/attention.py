@@ -88,7 +88,7 @@ def patch_attention(
     layer: int = -2,
     edits: Sequence[Edit] = (),
 ) -> Float[Tensor, "b h q gh gw"]:
-    """Attention of some patches of each picture to all patches, for every head, on the patch grid.
+    """Attention of some patches of each image to all patches, for every head, on the patch grid.
 
     Entries of a map sum to 1 less what the patch gives to `[CLS]` and the registers; what it gives
     to itself is among them, and in MSSA, where a token's query is its own key, often the most.
@@ -96,7 +96,7 @@ def patch_attention(
     Parameters
     ----------
     images : normalised, see `model.normalize`.
-    positions : row and column in the patch grid, from 0, of the patches that ask in each picture.
+    positions : row and column in the patch grid, from 0, of the patches that ask in each image.
     layer, edits : as for `cls_attention`. Only the rows that are asked for are built.
 
     Raises as `layer_state`, TypeError for positions that are no such tensor, and ValueError for a
@@ -130,9 +130,9 @@ def deepest_patch(masks: Bool[Tensor, "b H W"], grid: tuple[int, int]) -> Int64[
     """Row and column of the patch that lies deepest inside each mask, the first of equals.
 
     Depth is the distance of a pixel to the nearest one outside the mask, on average over a patch;
-    the picture's border does not count as outside. This chooses a place on an object, or with the
+    the image's border does not count as outside. This chooses a place on an object, or with the
     mask turned round one away from it, without anyone's eye. Raises ValueError for a mask that is
-    empty or all of the picture, and where the grid does not divide the picture.
+    empty or all of the image, and where the grid does not divide the image.
     """
     height, width = masks.shape[-2:]
     if height % grid[0] or width % grid[1]:
@@ -142,7 +142,7 @@ def deepest_patch(masks: Bool[Tensor, "b H W"], grid: tuple[int, int]) -> Int64[
     found = []
     for index, mask in enumerate(masks.cpu().numpy()):
         if mask.all() or not mask.any():
-            raise ValueError(f"mask {index} is empty or all of the picture: it has no inside")
+            raise ValueError(f"mask {index} is empty or all of the image: it has no inside")
         depth = scipy.ndimage.distance_transform_edt(mask)
         cells = depth.reshape(grid[0], -1, grid[1], width // grid[1])
         found.append(np.unravel_index(cells.mean((1, 3)).argmax(), grid))

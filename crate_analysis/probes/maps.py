@@ -49,7 +49,7 @@ def map_similarity(
 
     Each map is scaled to sum to 1; the value is the sum over patches of the smaller of the two,
     the histogram intersection, which is 1 less the total variation distance. Two wide maps have
-    much in common whatever the pictures: show what the maps of *different* pictures have in common
+    much in common whatever the images: show what the maps of *different* images have in common
     beside it. Raises ValueError as `effective_patches` does.
     """
     check_match(a=a, b=b)
@@ -140,7 +140,7 @@ def map_numbers(
 def regrid(
     maps: Float[Tensor, "*b gh gw"], grid: tuple[int, int]
 ) -> Float[Tensor, "*b rows columns"]:
-    """Maps on another grid over the same picture, by area; their sums stay as they are.
+    """Maps on another grid over the same image, by area; their sums stay as they are.
 
     Each patch's attention is spread evenly over its area, and each new patch takes what falls into
     it. The new grid may be finer or coarser, by any ratio.

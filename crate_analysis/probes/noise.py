@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from crate_analysis.datasets import Samples, as_samples, stack_images
-from crate_analysis.datasets.noise import Noise, NoisyPictures
+from crate_analysis.datasets.noise import Noise, NoisyImages
 from crate_analysis.models import UnrolledModel
 from crate_analysis.probes.versions import compare_maps
 from crate_analysis.walk import READING, Reading, check_model, device_of
@@ -32,12 +32,12 @@ def under_noise(
     levels : of noise, see `Noise`. An image without the masks that a level asks for is left out
         of that level.
     layer : whose maps are read, from 0 or from the end when negative.
-    seed : of the noise, see `NoisyPictures`.
+    seed : of the noise, see `NoisyImages`.
 
     Returns a row for each level and image: model, level (its place in `levels`), share, sd, where;
     image; similarity, others and kept as `kept_similarity` has them, against the maps of the images
     without noise; hit, 1 where the class is right and 0 where not, NaN without a label or for
-    classes that are not the classifier's. Raises what `walk` and `NoisyPictures` raise.
+    classes that are not the classifier's. Raises what `walk` and `NoisyImages` raise.
 
     >>> from crate_analysis import load_model
     >>> few, half = Reading(limit=2), Noise(0.5, 75.0)
@@ -45,7 +45,7 @@ def under_noise(
     [0, 1]
     """
     samples = as_samples(data, image_size=check_model(model).config.image_size)
-    noisy = [NoisyPictures(samples, [level], seed) for level in levels]
+    noisy = [NoisyImages(samples, [level], seed) for level in levels]
     found = compare_maps(model, samples, dict(enumerate(noisy)), layer, reading)
     columns = pd.DataFrame([level._asdict() for level in levels]).rename_axis("level")
     found = found.rename(columns={"version": "level"}).join(columns, on="level")
@@ -90,7 +90,7 @@ def embedding_change(
     low = spread < spread.median()
     frames = []
     for place, level in enumerate(levels):
-        noisy = NoisyPictures(samples, [level], seed)
+        noisy = NoisyImages(samples, [level], seed)
         found = [_patch_tokens(model, stack_images(batch)) for _, batch in reading.batches(noisy)]
         change = (torch.cat(found) - tokens).square().sum(-1) / variance
         for patches, chosen in (("low contrast", low), ("high contrast", ~low)):

@@ -1,7 +1,7 @@
 """What patch features say of each patch: which part it shows, and how well that is told.
 
 Labels of patches are integers on the patch grid, (b, n), with -1 for patches that have none.
-Measures give one value a picture.
+Measures give one value an image.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def patch_labels(
     are looked at: all, only those that are part of another one (`Sample.part_of`), or only whole
     objects.
 
-    Raises ValueError where the grid does not divide a picture.
+    Raises ValueError where the grid does not divide an image.
     """
     labels = torch.full((len(samples), grid[0] * grid[1]), UNLABELLED)
     for row, sample in zip(labels, samples, strict=True):
@@ -63,8 +63,8 @@ def patch_labels(
 def separation_auc(scores: Float[Tensor, "b n"], truth: Bool[Tensor, "b n"]) -> Float[Tensor, " b"]:
     """How surely a true patch outscores one that is not: the area under the ROC curve, in [0, 1].
 
-    One value a picture; 0.5 is chance, below it the scores point the wrong way; ties count half. A
-    picture whose patches are all true, or all not, has NaN. Raises ValueError for NaN scores.
+    One value an image; 0.5 is chance, below it the scores point the wrong way; ties count half. An
+    image whose patches are all true, or all not, has NaN. Raises ValueError for NaN scores.
     """
     from scipy.stats import rankdata
 
@@ -100,7 +100,7 @@ def linear_probe(
     labelled = train_labels != UNLABELLED
     x, y = train_features[labelled].cpu().numpy(), train_labels[labelled].cpu().numpy()
     if len(np.unique(y)) < 2:
-        raise ValueError("train_labels hold fewer than two different labels; take more pictures")
+        raise ValueError("train_labels hold fewer than two different labels; take more images")
     reduce = [] if n_components is None else [PCA(n_components, svd_solver="full")]
     # the few features that patches have suit Newton's method: the same weights, three times sooner
     classifier = LogisticRegression(class_weight="balanced", solver="newton-cg", max_iter=1000)
@@ -115,7 +115,7 @@ def cluster_patches(
     n_clusters: int,
     seed: int = 0,
 ) -> Int64[Tensor, "b n"]:
-    """Clusters of the patches that are members, joint over the pictures; other patches have -1.
+    """Clusters of the patches that are members, joint over the images; other patches have -1.
 
     By k-means, the best of four starts that `seed` settles. Raises ValueError where there are
     fewer members than clusters.
@@ -135,24 +135,24 @@ def cluster_patches(
 def balanced_accuracy(
     found: Int64[Tensor, "b n"], truth: Int64[Tensor, "b n"]
 ) -> Float[Tensor, " b"]:
-    """The share of each label's patches that were found, averaged over a picture's labels, [0, 1].
+    """The share of each label's patches that were found, averaged over an image's labels, [0, 1].
 
-    Patches without a true label do not count; a picture that has only such is NaN.
+    Patches without a true label do not count; an image that has only such is NaN.
     """
     check_match(found=found, truth=truth)
     picture, patch = (truth != UNLABELLED).nonzero(as_tuple=True)
     label = truth[picture, patch]
-    columns = {"picture": picture, "label": label, "hit": found[picture, patch] == label}
+    columns = {"image": picture, "label": label, "hit": found[picture, patch] == label}
     hits = pd.DataFrame({name: column.cpu().numpy() for name, column in columns.items()})
-    recall = hits.groupby(["picture", "label"]).hit.mean()
-    return torch.tensor(recall.groupby("picture").mean().reindex(range(len(truth))).to_numpy())
+    recall = hits.groupby(["image", "label"]).hit.mean()
+    return torch.tensor(recall.groupby("image").mean().reindex(range(len(truth))).to_numpy())
 
 
 def adjusted_rand(found: Int64[Tensor, "b n"], truth: Int64[Tensor, "b n"]) -> Float[Tensor, " b"]:
-    """Agreement of two partitions of a picture's patches, whatever their parts are called.
+    """Agreement of two partitions of an image's patches, whatever their parts are called.
 
     The adjusted Rand index (Hubert and Arabie 1985): 1 for the same partition, 0 on average for
-    chance. Patches without a true label do not count; a picture with fewer than two labels, where
+    chance. Patches without a true label do not count; an image with fewer than two labels, where
     there is nothing to tell apart, is NaN.
     """
     check_match(found=found, truth=truth)

@@ -1,4 +1,4 @@
-"""Principal components of patch features, joint over several pictures.
+"""Principal components of patch features, joint over several images.
 
 Yu et al. 2024 (arXiv 2308.16271), Fig. 3, 6 and 9, after Oquab et al. 2024 (DINOv2, arXiv
 2304.07193). A component's sign is arbitrary; here a stated rule sets it, which looks at no truth.
@@ -25,18 +25,18 @@ ROUNDING = 1e-6
 def pca_scores(
     features: Float[Tensor, "b n c"], grid: tuple[int, int], n_components: int
 ) -> Float[Tensor, "b n k"]:
-    """Scores of all patches on the first k principal components, one PCA for all b pictures.
+    """Scores of all patches on the first k principal components, one PCA for all b images.
 
     Scores are centred and in the features' units; they are computed on the CPU in double
     precision. Each component is oriented by the first of these that settles it: patches on the
-    border of the pictures score lower on average than those inside, for a picture's subject is
+    border of the images score lower on average than those inside, for an image's subject is
     seldom at its edge; its skewness is positive; the first patch off the mean scores positive.
     The sign is thus the same for features rotated or negated. Components that the features do not
     have (of rank less than k) are 0.
 
     Parameters
     ----------
-    features : of the b pictures' patches, row by row.
+    features : of the b images' patches, row by row.
     grid : (gh, gw), with gh gw = n.
 
     Raises ValueError for features that are not finite or the same in all patches, for a grid that

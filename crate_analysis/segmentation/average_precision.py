@@ -34,12 +34,12 @@ CORRECT = 0.5
 
 @dataclass(frozen=True)
 class TrueObjects:
-    """What there is to find in the pictures of a data set: read once, and small.
+    """What there is to find in the images of a data set: read once, and small.
 
-    `sizes` has the height and width of each picture that can be read, with objects or without, by
+    `sizes` has the height and width of each image that can be read, with objects or without, by
     its index in the data set. `objects` has a row for each object and each crowd, in the form of
     predictions: image, bbox, segmentation (COCO's run lengths), area (pixels) and iscrowd (0 or 1).
-    `decided` has the run lengths of the pixels that are not void, for pictures with void.
+    `decided` has the run lengths of the pixels that are not void, for images with void.
     """
 
     sizes: dict[int, tuple[int, int]]
@@ -47,7 +47,7 @@ class TrueObjects:
     decided: dict[int, dict[str, Any]]
 
     def subset(self, images: Iterable[int]) -> TrueObjects:
-        """Those of some pictures, which keep their indices; what is not in `sizes` stays out."""
+        """Those of some images, which keep their indices; what is not in `sizes` stays out."""
         kept = self.sizes.keys() & set(images)
         return TrueObjects(
             {image: size for image, size in self.sizes.items() if image in kept},
@@ -57,9 +57,9 @@ class TrueObjects:
 
 
 def true_objects(dataset: Samples) -> TrueObjects:
-    """The objects, crowds and void of a data set, decoded one picture at a time.
+    """The objects, crowds and void of a data set, decoded one image at a time.
 
-    Pictures whose files are missing or damaged are left out, and listed by a warning: they count
+    Images whose files are missing or damaged are left out, and listed by a warning: they count
     nowhere. Raises ValueError where none can be read.
     """
     rle = run_lengths()
@@ -160,7 +160,7 @@ def _resampled(
 
 
 def best_overlaps(predictions: pd.DataFrame, dataset: Samples | TrueObjects) -> pd.DataFrame:
-    """For each picture with objects, how well the best predictions cover them.
+    """For each image with objects, how well the best predictions cover them.
 
     Arguments and errors are those of `coco_average_precision`. Columns: image; corloc, 1 where
     some predicted box has IoU of at least 0.5 with some true one, else 0 (Deselaers et al. 2010);
@@ -213,12 +213,12 @@ def _check(
         size = truth.sizes.get(image)
         if size is None:
             raise ValueError(
-                f"predictions are of picture {image}, which is not among the {len(truth.sizes)} "
-                "of the truth: give the pictures that they were found in"
+                f"predictions are of image {image}, which is not among the {len(truth.sizes)} "
+                "of the truth: give the images that they were found in"
             )
         if tuple(mask["size"]) != size:
             raise ValueError(
-                f"predictions in picture {image} are of {mask['size'][0]} x {mask['size'][1]} "
+                f"predictions in image {image} are of {mask['size'][0]} x {mask['size'][1]} "
                 f"pixels and the truth of {size[0]} x {size[1]}: load both with one image_size"
             )
         known = truth.decided.get(image)

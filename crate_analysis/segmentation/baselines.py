@@ -1,4 +1,4 @@
-"""Attention maps that know nothing of the picture, and the best mask a patch grid allows."""
+"""Attention maps that know nothing of the image, and the best mask a patch grid allows."""
 
 from __future__ import annotations
 

@@ -46,7 +46,7 @@ from crate_analysis.walk import (
 from crate_analysis.writing import DamagedFileError, seal, unseal, write_text
 
 Refine = Callable[[Tensor, Tensor], Tensor]
-"""From masks (k,H,W) bool and their picture (3,H,W) uint8 to masks (k,H,W) bool."""
+"""From masks (k,H,W) bool and their image (3,H,W) uint8 to masks (k,H,W) bool."""
 COLUMNS = ["image", "layer", "score", "bbox", "segmentation"]
 READING = Reading(batch_size=8)
 
@@ -173,10 +173,10 @@ def baseline_objects(
 
     The frame of `detect_objects` with layer -1 and a column `model`: `raw pixels` (MaskCut on the
     centred pixels of each patch), `centre prior` (one ellipse in the middle, half as high and wide
-    as the picture) and `patch ceiling` (the truth itself on the patch grid). Images whose files
+    as the image) and `patch ceiling` (the truth itself on the patch grid). Images whose files
     are missing or damaged are left out, and listed by a warning. `reading` as in `detect_objects`.
 
-    Raises ValueError where none can be read, and for pictures that `patch_size` does not divide.
+    Raises ValueError where none can be read, and for images that `patch_size` does not divide.
     """
     jobs = (
         delayed(_baselines)(index, sample, patch_size, n_masks, tau)
@@ -189,7 +189,7 @@ def baseline_objects(
 def _baselines(
     index: int, sample: Sample, patch_size: int, n_masks: int, tau: float
 ) -> list[dict[str, Any]]:
-    """A picture's rows."""
+    """An image's rows."""
     grid = patch_grid([sample], patch_size)
     pixels = F.pixel_unshuffle(sample.image.float(), patch_size).flatten(1).T
     centre = centre_attention(*grid) > math.exp(-1 / 2)  # within a deviation of a quarter
@@ -229,7 +229,7 @@ def _frame(records: Sequence[dict[str, Any]]) -> pd.DataFrame:
 def write_coco_results(objects: pd.DataFrame, dataset: Samples, path: str | Path) -> None:
     """Write objects as a COCO result file, which the official tool reads: one layer's at a time.
 
-    Masks and boxes are taken to each picture's own size, and pictures are called by COCO's ids.
+    Masks and boxes are taken to each image's own size, and images are called by COCO's ids.
     All are of category 1: evaluate them with `useCats = 0`. Raises ValueError for several layers.
     """
     check_one_layer(objects)

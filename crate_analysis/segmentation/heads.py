@@ -1,4 +1,4 @@
-"""Which head stands for which part, and whether it does so in one kind of picture as in another."""
+"""Which head stands for which part, and whether it does so in one kind of image as in another."""
 
 from __future__ import annotations
 
@@ -32,17 +32,17 @@ def choose_heads(scores: pd.DataFrame, value: str = "average_precision") -> pd.D
 def head_agreement(
     values: Float[np.ndarray, "*m i k"], groups: Shaped[np.ndarray, " i"]
 ) -> Float[np.ndarray, "*m g g"]:
-    """Whether the heads that do well in one group of pictures do well in another, in [-1, 1].
+    """Whether the heads that do well in one group of images do well in another, in [-1, 1].
 
     Parameters
     ----------
-    values : a score of each of k heads for each of i pictures, NaN where a picture has none.
-    groups : the group (such as the species) of each picture.
+    values : a score of each of k heads for each of i images, NaN where an image has none.
+    groups : the group (such as the species) of each image.
 
     Entry a, b is Spearman's rank correlation of the heads' mean scores over half of group a's
-    pictures with those over half of group b's: 1 for one order of heads, about 0 for unrelated
-    ones. The halves are every other picture and the rest, and the two ways to pair them are
-    averaged. So the diagonal compares a group with itself on other pictures, which is the most to
+    images with those over half of group b's: 1 for one order of heads, about 0 for unrelated
+    ones. The halves are every other image and the rest, and the two ways to pair them are
+    averaged. So the diagonal compares a group with itself on other images, which is the most to
     be expected of so few. Rows follow the sorted groups; NaN where a group has no scores in a half.
 
     Raises ValueError for fewer than two heads.
@@ -62,7 +62,7 @@ def agreement_intervals(
 
     `pairs` names sets of entries of the matrix, such as the diagonal. Returns a row for each name:
     pairs, mean, low, high. The interval is the normal one with the bootstrap's standard error over
-    the pictures of each half of each group. Resampled means are noisier and so agree less, which
+    the images of each half of each group. Resampled means are noisier and so agree less, which
     leaves that error about right but would move an interval of percentiles off the mean.
 
     Raises ValueError for fewer than two heads and for pairs without an entry.
@@ -85,7 +85,7 @@ def agreement_intervals(
 
 
 def _halves(groups: Shaped[np.ndarray, " i"]) -> Float[np.ndarray, "s i"]:
-    """Which pictures are in the first half of each group, then in the second: 0 or 1."""
+    """Which images are in the first half of each group, then in the second: 0 or 1."""
     turn = pd.Series(groups).groupby(groups).cumcount().to_numpy() % 2
     names = np.unique(groups)
     return np.array([(groups == g) & (turn == half) for half in (0, 1) for g in names], float)
@@ -94,7 +94,7 @@ def _halves(groups: Shaped[np.ndarray, " i"]) -> Float[np.ndarray, "s i"]:
 def _resample(
     halves: Float[np.ndarray, "s i"], resamples: int, rng: np.random.Generator
 ) -> Float[np.ndarray, "r 1 s i"]:
-    """How often each draw with replacement takes each picture of each half."""
+    """How often each draw with replacement takes each image of each half."""
     counts = np.zeros((resamples, *halves.shape))
     for half, members in enumerate(halves):
         pictures = np.flatnonzero(members)

@@ -1,9 +1,9 @@
-"""MaskCut: objects as repeated normalised cuts of a picture's patches, without labels.
+"""MaskCut: objects as repeated normalised cuts of an image's patches, without labels.
 
 Wang et al. 2023 (arXiv 2301.11320), after TokenCut (Wang et al. 2022, arXiv 2202.11539). The public
 code solves a dense generalised eigenproblem for each cut. Only one extreme eigenvector is needed,
 so here it is found by Lanczos iterations on the normalised affinity; the affinity is computed once
-a picture, since a patch that is taken out only loses its row and column.
+an image, since a patch that is taken out only loses its row and column.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ def maskcut(
     n_masks: int = 3,
     tau: float = 0.15,
 ) -> Bool[Tensor, "k gh gw"]:
-    """Up to `n_masks` objects of one picture, the most salient first, without a common patch.
+    """Up to `n_masks` objects of one image, the most salient first, without a common patch.
 
     Each is one side of a normalised cut of the graph of patches, in which two patches are joined
     where the cosine of their features exceeds `tau`: the side of the entry of the eigenvector
@@ -46,7 +46,7 @@ def maskcut(
 
     Parameters
     ----------
-    features : one picture's `patch_features`, row by row of the grid. On a GPU the products with
+    features : one image's `patch_features`, row by row of the grid. On a GPU the products with
         the affinity run there.
     tau : a cosine in [0, 1); the paper takes 0.15. The features' scale does not matter.
 
@@ -83,7 +83,7 @@ def maskcut(
 
 
 class _Graph:
-    """A picture's patches, joined where they are alike."""
+    """An image's patches, joined where they are alike."""
 
     def __init__(self, features: Float[Tensor, "n c"], tau: float) -> None:
         # by the largest entry first: the squares of 1e30 have no place in single precision

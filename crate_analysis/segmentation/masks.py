@@ -28,7 +28,7 @@ def attention_mask(
     rule : `mass` keeps the fewest patches that leave out less than 1 - keep of the map's mass, as
         the DINO code does; `entries` keeps the share `keep` of the patches, as the paper's text
         says. They give quite different masks: a map with one bright spot is one spot by mass and
-        `keep` of the picture by entries.
+        `keep` of the image by entries.
 
     Only the order of a map's entries and their shares of its sum matter, not its scale. Raises
     ValueError for `keep` outside (0, 1], another rule, and entries that are NaN, infinite or
@@ -66,7 +66,7 @@ def to_pixels(
 ) -> Bool[Tensor, "*b height width"]:
     """Masks on the patch grid at pixel resolution: every pixel takes its patch's value.
 
-    Raises ValueError where the grid does not divide the picture.
+    Raises ValueError where the grid does not divide the image.
     """
     rows, columns = masks.shape[-2:]
     if height % rows or width % columns:

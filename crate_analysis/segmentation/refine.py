@@ -1,4 +1,4 @@
-"""Masks of patches drawn to the edges of the picture, by a fully connected CRF."""
+"""Masks of patches drawn to the edges of the image, by a fully connected CRF."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ LEAST_AGREEMENT = 0.5
 def refine_masks(
     masks: Bool[Tensor, "k H W"], image: UInt8[Tensor, "3 H W"]
 ) -> Bool[Tensor, "k H W"]:
-    """Each mask moved to the picture's edges by a dense CRF (Kraehenbuehl and Koltun 2011).
+    """Each mask moved to the image's edges by a dense CRF (Kraehenbuehl and Koltun 2011).
 
     The mask is only evidence: a pixel inside has the probability e / (1 + e) of being the object.
     Holes are filled. Where the result has IoU < 0.5 with the mask, the mask is kept as it was.

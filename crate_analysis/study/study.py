@@ -455,8 +455,13 @@ class Study:
             "checkpoints": ", ".join(
                 f"{one['given']} (SHA-256 {one['sha256'][:16]}…)" for one in record["models"]
             ),
+            "read as": ", ".join(
+                f"{network.label}: {'; '.join(network.model.notes)}"
+                for network in (self.networks if has_models else ())
+                if network.model.notes
+            ),
             "data": ", ".join(
-                f"{one['dataset']}, {one['pictures']} images"
+                f"{one['dataset']}, {one['images']} images"
                 + (f" at {one['image_size']} px" if one["image_size"] else "")
                 + f" (fingerprint {one['data']})"
                 for one in record["data"]
@@ -464,6 +469,7 @@ class Study:
             "versions": ", ".join(f"{name} {found}" for name, found in record["versions"].items())
             + f"; {record['system']}",
         }
+        rows = {name: value for name, value in rows.items() if value}
         plain = "\n".join(f"{name}: {value}" for name, value in rows.items())
         display({"text/html": record_html(rows), "text/plain": plain}, raw=True)
 

@@ -121,11 +121,11 @@ def _parser() -> argparse.ArgumentParser:
     probe.set_defaults(run=_probe)
     probe.add_argument("models", nargs="+", help="shipped names, FILE or FILE@ARCH")
     probe.add_argument("table", type=Path, help="the CSV file")
-    probe.add_argument("--dataset", default="creatures-exotic", help="with a class a picture")
+    probe.add_argument("--dataset", default="creatures-exotic", help="with a class an image")
     probe.add_argument("--image-size", type=int, default=72, help="side in pixels")
-    probe.add_argument("--n-train", type=int, default=2_400, help="pictures to learn from")
-    probe.add_argument("--n-dev", type=int, default=400, help="pictures to choose settings on")
-    probe.add_argument("--n-val", type=int, default=600, help="pictures to report")
+    probe.add_argument("--n-train", type=int, default=2_400, help="images to learn from")
+    probe.add_argument("--n-dev", type=int, default=400, help="images to choose settings on")
+    probe.add_argument("--n-val", type=int, default=600, help="images to report")
     probe.add_argument(
         "--sizes", type=int, nargs="+", default=[300, 600, 1200, 2400], help="of training sets"
     )
@@ -135,7 +135,7 @@ def _parser() -> argparse.ArgumentParser:
 
 def _add_cache(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs/pictures"), help="where rendered pictures are kept"
+        "--cache", type=Path, default=Path("runs/images"), help="where rendered images are kept"
     )
 
 

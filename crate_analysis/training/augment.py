@@ -1,8 +1,8 @@
 """Multi-crop augmentation (Caron et al. 2021, arXiv 2104.14294, Sec. 3.1 and appendix), by kornia.
 
-Two global crops of a picture and several local ones, each recoloured at random. Probabilities are
+Two global crops of an image and several local ones, each recoloured at random. Probabilities are
 those of DINO, the two global crops differing as in BYOL (Grill et al. 2020). Blur is scaled down
-with the pictures, from 224 pixels to about a third.
+with the images, from 224 pixels to about a third.
 """
 
 from __future__ import annotations
@@ -15,27 +15,27 @@ from jaxtyping import UInt8
 from torch import Tensor, nn
 
 BLOCK = 16
-"""Pictures that share a state of the random generator."""
+"""Images that share a state of the random generator."""
 BLUR_KERNEL = 5
 BLUR_SIGMA = (0.1, 1.0)
 """Pixels."""
 
 
 class Views(NamedTuple):
-    """Crops of the same pictures, uint8 as these were."""
+    """Crops of the same images, uint8 as these were."""
 
     global_crops: UInt8[Tensor, "2 b 3 H W"]
     local_crops: UInt8[Tensor, "v b 3 h w"]
 
 
 class MultiCrop:
-    """Draws views of pictures; the same seeds draw the same ones, however a batch is divided.
+    """Draws views of images; the same seeds draw the same ones, however a batch is divided.
 
     Parameters
     ----------
     global_size, local_size : sides of the crops after resizing, pixels.
-    n_local : how many local crops of each picture.
-    global_scale, local_scale : least and greatest share of the picture's area that a crop shows.
+    n_local : how many local crops of each image.
+    global_scale, local_scale : least and greatest share of the image's area that a crop shows.
     jitter : strength of the change of colours; 1 is DINO's (brightness and contrast up to 0.4,
         saturation 0.2, hue 0.1).
     grey : share of the views that lose their colour, and of the second global crops that are
@@ -88,14 +88,14 @@ class MultiCrop:
         seed_of: Callable[[int], int],
         partners: UInt8[Tensor, "b 3 H W"] | None = None,
     ) -> Views:
-        """Views of the pictures that stand in their batch from position `start` on.
+        """Views of the images that stand in their batch from position `start` on.
 
-        `partners` are other pictures of the same things: the second global crop, and every other
-        local one, is then of them. `seed_of(block)` seeds the draw of the batch's pictures
+        `partners` are other images of the same things: the second global crop, and every other
+        local one, is then of them. `seed_of(block)` seeds the draw of the batch's images
         `16 block` to `16 block + 15`.
         """
-        # kornia draws for all pictures of a call at once, so each call is of one whole block:
-        # positions that are not among these pictures are filled with black ones
+        # kornia draws for all images of a call at once, so each call is of one whole block:
+        # positions that are not among these images are filled with black ones
         offset = start % BLOCK
         n_blocks = -(-(offset + len(images)) // BLOCK)
         both = torch.stack([images, images if partners is None else partners])

@@ -1,7 +1,7 @@
 """DINO: self-distillation without labels (Caron et al. 2021, arXiv 2104.14294), for any backbone.
 
 A student learns to give the answer of its own moving average, the teacher, on another crop of the
-same picture. Written after the paper's Algorithm 1 and its appendix; the backbone may be a ViT, as
+same image. Written after the paper's Algorithm 1 and its appendix; the backbone may be a ViT, as
 there, or CRATE.
 """
 
@@ -24,8 +24,8 @@ from crate_analysis.training.distillation import (
     distill,
     report,
 )
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.loop import Execution, Part
-from crate_analysis.training.pictures import CachedPictures
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class DinoRecipe(DistillationRecipe):
     """DINO's recipe, scaled down; the paper's values stand with the fields where ours differ.
 
     In runs of a few hundred steps the paper's temperatures and centre end in one answer to all
-    pictures: the teacher's outputs drift faster than a centre of momentum 0.9 follows.
+    images: the teacher's outputs drift faster than a centre of momentum 0.9 follows.
     """
 
     objective = "dino"
@@ -95,7 +95,7 @@ def distillation_loss(
     """Cross-entropy (nats) of the student's answers under the teacher's, as in Eq. 3 of the paper.
 
     `teacher` holds probabilities and `student` their logarithms; the first g of the student's v
-    views are those that the teacher saw. The mean over pictures and over pairs of different views.
+    views are those that the teacher saw. The mean over images and over pairs of different views.
     """
     pairs = -torch.einsum("gbk,vbk->gv", teacher, student) / teacher.shape[1]
     different = ~torch.eye(*pairs.shape, dtype=torch.bool, device=pairs.device)
@@ -107,7 +107,7 @@ class Dino(SelfDistillation):
 
     The log has the teacher's entropy (nats, of each answer, at most log K) and its divergence from
     the student, KL(teacher || student): the loss is their sum. Where the teacher gives the same
-    answer to all pictures the divergence goes to 0, with entropy log K or 0: it has collapsed.
+    answer to all images the divergence goes to 0, with entropy log K or 0: it has collapsed.
     """
 
     metrics = ("teacher_entropy", "divergence")
@@ -117,9 +117,9 @@ class Dino(SelfDistillation):
         self,
         backbone: UnrolledModel,
         recipe: DinoRecipe,
-        pictures: CachedPictures,
-        held_out: CachedPictures,
-        partners: CachedPictures | None = None,
+        pictures: CachedImages,
+        held_out: CachedImages,
+        partners: CachedImages | None = None,
     ) -> None:
         head = ProjectionHead(
             backbone.config.dim, recipe.hidden_dim, recipe.bottleneck_dim, recipe.out_dim
@@ -166,7 +166,7 @@ class Dino(SelfDistillation):
 def train(
     recipe: DinoRecipe, folder: Path, cache: Path, execution: Execution | None = None
 ) -> UnrolledModel:
-    """Train a backbone without labels by `loop.run`; `cache` is where rendered pictures are kept.
+    """Train a backbone without labels by `loop.run`; `cache` is where rendered images are kept.
 
     Raises ValueError where `folder` holds a run of another recipe, or the crops do not fit the
     model, and ModuleNotFoundError where kornia is missing.

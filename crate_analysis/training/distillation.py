@@ -23,9 +23,9 @@ from crate_analysis.distributed import rank, sum_over_processes, world_size
 from crate_analysis.models import UnrolledModel, build_model
 from crate_analysis.probes.controls import pixel_features
 from crate_analysis.training.augment import MultiCrop, Views
+from crate_analysis.training.images import CachedImages, cached_images, classes_of
 from crate_analysis.training.knn import NEIGHBOURS, knn_accuracy
 from crate_analysis.training.loop import Execution, Part, Task, claimed, run
-from crate_analysis.training.pictures import CachedPictures, cached_pictures, classes_of
 from crate_analysis.training.recipe import Recipe
 
 EVALUATION_BATCH = 250
@@ -40,7 +40,7 @@ class DistillationRecipe(Recipe):
     batch_size: int = 64
     """Paper: 1,024."""
     learning_rate: float = 1e-3
-    """Paper: 5e-4 for 256 pictures a batch, in proportion."""
+    """Paper: 5e-4 for 256 images a batch, in proportion."""
     weight_decay: float = 0.04
     final_weight_decay: float = 0.4
     """Reached by a cosine at the last step."""
@@ -50,7 +50,7 @@ class DistillationRecipe(Recipe):
     n_local_crops: int = 4
     """Paper: 8 or 10."""
     local_size: int = 36
-    """Pixels; the paper has 96 beside global crops of 224, ours are of the model's picture size."""
+    """Pixels; the paper has 96 beside global crops of 224, ours are of the model's image size."""
     global_scale: float = 0.4
     """Least share of the image's area that a global crop shows."""
     jitter: float = 1.0
@@ -66,7 +66,7 @@ class DistillationRecipe(Recipe):
     clip: float = 3.0
     """Greatest norm of the gradient."""
     knn_pictures: int = 4_000
-    """Training pictures whose features vote on the class of the `monitor` split's."""
+    """Training images whose features vote on the class of the `monitor` split's."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -101,7 +101,7 @@ class DistillationRecipe(Recipe):
         return self.final_weight_decay + change * _cosine(step / self.steps)
 
     def augmentation_seed(self, step: int, block: int) -> int:
-        """Of the views of a block of a step's pictures."""
+        """Of the views of a block of a step's images."""
         return self.generator(3, step, block).initial_seed()
 
     def build_backbone(self) -> UnrolledModel:
@@ -162,7 +162,7 @@ class Branch(nn.Module):
 class SelfDistillation(Task):
     """A student and its teacher, of which the teacher's backbone is kept.
 
-    `partners` are pictures whose item i shows the same animal as item i of `pictures`.
+    `partners` are images whose item i shows the same animal as item i of `pictures`.
     """
 
     recipe: DistillationRecipe
@@ -172,9 +172,9 @@ class SelfDistillation(Task):
         backbone: UnrolledModel,
         head: nn.Module,
         recipe: DistillationRecipe,
-        pictures: CachedPictures,
-        held_out: CachedPictures,
-        partners: CachedPictures | None = None,
+        pictures: CachedImages,
+        held_out: CachedImages,
+        partners: CachedImages | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
@@ -214,7 +214,7 @@ class SelfDistillation(Task):
     def forward(
         self, images: UInt8[Tensor, "b 3 H W"], labels: Int64[Tensor, " b"], part: Part
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " m"]]:
-        """The loss of these pictures, and `metrics`; labels are not looked at."""
+        """The loss of these images, and `metrics`; labels are not looked at."""
         views = self.views(images, part)
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
@@ -280,11 +280,11 @@ def distill(
     backbone = recipe.build_backbone()
     size = backbone.config.image_size
     classes_of(recipe, size)
-    pictures, held_out = cached_pictures(recipe, size, cache)
+    pictures, held_out = cached_images(recipe, size, cache)
     partners = None
     if recipe.partners:
         others = replace(recipe, dataset=recipe.partners)
-        partners, _ = cached_pictures(others, size, cache)
+        partners, _ = cached_images(others, size, cache)
     # rendering, where it is needed, has drawn from the global generator, and the head does so too
     torch.manual_seed(recipe.generator(4).initial_seed())
     task = kind(backbone, recipe, pictures, held_out, partners)
@@ -293,13 +293,13 @@ def distill(
 
 
 def report(
-    model: UnrolledModel, recipe: DistillationRecipe, pictures: CachedPictures, cache: Path
+    model: UnrolledModel, recipe: DistillationRecipe, pictures: CachedImages, cache: Path
 ) -> dict[str, Any]:
-    """What a card tells of a backbone: its weighted k-NN accuracy on the given pictures.
+    """What a card tells of a backbone: its weighted k-NN accuracy on the given images.
 
     The gate that it has to pass is the same vote on raw pixels.
     """
-    known = CachedPictures(
+    known = CachedImages(
         recipe.dataset,
         "train",
         model.config.image_size,
@@ -314,15 +314,15 @@ def report(
     return {
         "validation_accuracy": accuracy,
         "gate": raw,
-        "accuracy_of": f"a vote of the {NEIGHBOURS} nearest of {len(known):,} training pictures",
+        "accuracy_of": f"a vote of the {NEIGHBOURS} nearest of {len(known):,} training images",
     }
 
 
 @torch.inference_mode()
 def cls_features(
-    model: UnrolledModel, pictures: CachedPictures, count: int
+    model: UnrolledModel, pictures: CachedImages, count: int
 ) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
-    """A backbone's `[CLS]` features of the first `count` pictures, and their labels.
+    """A backbone's `[CLS]` features of the first `count` images, and their labels.
 
     Processes share the work, and all have the result.
     """
@@ -337,6 +337,6 @@ def cls_features(
     return sum_over_processes(features).cpu(), torch.from_numpy(pictures.labels[:count])
 
 
-def _pixels(pictures: CachedPictures) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
+def _pixels(pictures: CachedImages) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
     images, labels = pictures.batch(list(range(len(pictures))))
     return pixel_features(images), labels

@@ -25,9 +25,9 @@ from crate_analysis.distributed import end_with_parent, process_context
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import arch_config
 from crate_analysis.parsing import parse_yaml
+from crate_analysis.training.images import cached_images
 from crate_analysis.training.loop import FINISHED, Execution, is_training
 from crate_analysis.training.objectives import OBJECTIVES
-from crate_analysis.training.pictures import cached_pictures
 from crate_analysis.training.recipe import Recipe
 from crate_analysis.training.runs import last_entry
 from crate_analysis.writing import write_text
@@ -402,7 +402,7 @@ def _jobs(device: torch.device, threads: int) -> int:
 
 def _images(recipe: Recipe, cache: Path) -> None:
     """Render what a run needs, before it starts, so that two do not render the same images."""
-    cached_pictures(recipe, config_of(recipe).image_size, cache)
+    cached_images(recipe, config_of(recipe).image_size, cache)
 
 
 def _train(recipe: Recipe, folder: Path, cache: Path, execution: Execution, threads: int) -> None:

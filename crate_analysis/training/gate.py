@@ -22,9 +22,9 @@ from crate_analysis.models import load_model
 from crate_analysis.models.zoo import list_models, shipped_files
 from crate_analysis.paths import data_folder
 from crate_analysis.probes.controls import CELLS, pixel_features
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.knn import NEIGHBOURS, knn_accuracy
-from crate_analysis.training.pictures import CachedPictures
-from crate_analysis.training.ship import REPORTED_PICTURES, REPORTED_SPLIT
+from crate_analysis.training.ship import REPORTED_IMAGES, REPORTED_SPLIT
 from crate_analysis.writing import write_text
 
 KNOWN = 4_000
@@ -42,13 +42,13 @@ def raw_pixel_accuracy(dataset: str, image_size: int, data_seed: int, cache: Pat
     Of the images that cards report on, by training images of the same data set.
     """
     voting, asked = (
-        _features(CachedPictures(dataset, split, image_size, count, data_seed, cache))
-        for split, count in (("train", KNOWN), (REPORTED_SPLIT, REPORTED_PICTURES))
+        _features(CachedImages(dataset, split, image_size, count, data_seed, cache))
+        for split, count in (("train", KNOWN), (REPORTED_SPLIT, REPORTED_IMAGES))
     )
     return knn_accuracy(*voting, *asked)
 
 
-def _features(pictures: CachedPictures) -> tuple[Tensor, Tensor]:
+def _features(pictures: CachedImages) -> tuple[Tensor, Tensor]:
     images, labels = pictures.batch(list(range(len(pictures))))
     return pixel_features(images), labels
 
@@ -70,7 +70,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.description = __doc__
     parser.add_argument("names", nargs="*", help="shipped models; all when left out")
     parser.add_argument(
-        "--cache", type=Path, default=Path("runs/pictures"), help="where rendered images are kept"
+        "--cache", type=Path, default=Path("runs/images"), help="where rendered images are kept"
     )
     options = parser.parse_args(arguments)
     files = shipped_files()

@@ -28,7 +28,7 @@ from crate_analysis.distributed import (
 )
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.checkpoints import load_model, save_model
-from crate_analysis.training.pictures import CachedPictures
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.recipe import Recipe, read_recipe
 from crate_analysis.writing import write_bytes, write_text
 
@@ -41,7 +41,7 @@ LOCK = "training.lock"
 
 
 class Part(NamedTuple):
-    """Which part of which batch some pictures are: those from `start` to before `stop`."""
+    """Which part of which batch some images are: those from `start` to before `stop`."""
 
     step: int
     start: int
@@ -52,7 +52,7 @@ class Task(nn.Module):
     """What is trained, and how a batch is scored.
 
     Its state_dict is all of it that a checkpoint keeps. Nothing random may be carried from step to
-    step, and what is drawn for a picture must depend on the recipe's seed, the step and the place
+    step, and what is drawn for an image must depend on the recipe's seed, the step and the place
     in the batch alone: then neither a restart nor the split of a batch changes a run.
     """
 
@@ -68,7 +68,7 @@ class Task(nn.Module):
     def forward(
         self, images: UInt8[Tensor, "b 3 H W"], labels: Int64[Tensor, " b"], part: Part
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " m"]]:
-        """Loss and metrics, the means over the pictures of this part."""
+        """Loss and metrics, the means over the images of this part."""
 
     @abstractmethod
     def evaluate(self) -> dict[str, float]:
@@ -106,11 +106,11 @@ class Execution:
 
 
 def run(
-    task: Task, recipe: Recipe, folder: Path, pictures: CachedPictures, execution: Execution
+    task: Task, recipe: Recipe, folder: Path, pictures: CachedImages, execution: Execution
 ) -> UnrolledModel:
     """Train to the end of the recipe, from where an earlier run in `folder` stopped.
 
-    Order, changes of the pictures and learning rate are functions of seed and step, so task,
+    Order, changes of the images and learning rate are functions of seed and step, so task,
     optimiser and step are all that a resumed run needs: on the same machine it ends in
     bit-identical weights. Under torchrun each process takes an equal part of every batch, and the
     result is that of one process up to the order of summation.
@@ -120,7 +120,7 @@ def run(
     and then at steps that double up to the last; `model.safetensors` at the end. Each file appears
     whole or not at all. A run that has come to its end is not changed: its model is read.
 
-    Raises ValueError where there are fewer pictures than the recipe asks for, a batch cannot be
+    Raises ValueError where there are fewer images than the recipe asks for, a batch cannot be
     split as asked, the loss is not finite, or `checkpoint.pt` is damaged or of another run.
     """
     if (folder / FINISHED).exists():
@@ -128,7 +128,7 @@ def run(
         return task.model.eval()
     if len(pictures) < recipe.n_train:
         raise ValueError(
-            f"{recipe.dataset} has {len(pictures)} pictures to train on, not "
+            f"{recipe.dataset} has {len(pictures)} images to train on, not "
             f"{recipe.n_train}; pass --n-train {len(pictures)} or fewer"
         )
     parts = split_batch(recipe.batch_size, world_size(), execution.accumulate)[rank()]
@@ -214,7 +214,7 @@ def layer_matrices(model: UnrolledModel) -> list[Tensor]:
 
 
 def split_batch(size: int, processes: int, rounds: int) -> list[list[tuple[int, int]]]:
-    """For each process its rounds, as (first, past the last) of the pictures in a batch.
+    """For each process its rounds, as (first, past the last) of the images in a batch.
 
     Raises ValueError where they cannot be alike in size.
     """

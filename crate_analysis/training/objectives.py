@@ -19,7 +19,7 @@ class Objective(NamedTuple):
     train: Callable[..., UnrolledModel]
     """`train(recipe, folder, cache, execution)`."""
     report: Callable[..., dict[str, Any]]
-    """`report(model, recipe, pictures, cache)`: what a card says of the trained model."""
+    """`report(model, recipe, images, cache)`: what a card says of the trained model."""
 
 
 OBJECTIVES = {

@@ -62,7 +62,7 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
 @dataclass(frozen=True)
 class Recipe:
-    """What every training has: pictures, their order, the optimiser and its schedule."""
+    """What every training has: images, their order, the optimiser and its schedule."""
 
     objective: ClassVar[str]
     """What cards call this way of training."""
@@ -73,7 +73,7 @@ class Recipe:
     dataset: str = "creatures"
     n_train: int = 20_000
     n_val: int = 1_000
-    """Pictures of the split `monitor`."""
+    """Images of the split `monitor`."""
     monitor: str = "dev"
     """Split that the log's `dev` columns are measured on, so that the chapters' split is not looked
     at while training; `val` for data sets that have no `dev`."""
@@ -93,9 +93,9 @@ class Recipe:
     """Share of the steps, at the end, over which a trapezoid falls."""
     precision: Precision = "fp32"
     seed: int = 0
-    """Of the first weights, the order of the pictures and how they are changed."""
+    """Of the first weights, the order of the images and how they are changed."""
     data_seed: int = 0
-    """Which pictures a generated data set draws; the same for every `seed`, so that models differ
+    """Which images a generated data set draws; the same for every `seed`, so that models differ
     by their training alone and share the chapters' splits."""
 
     def __post_init__(self) -> None:
@@ -115,7 +115,7 @@ class Recipe:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least 1")
         if self.n_train < self.batch_size:
             raise ValueError(
-                f"batch_size={self.batch_size} is more than the n_train={self.n_train} pictures"
+                f"batch_size={self.batch_size} is more than the n_train={self.n_train} images"
             )
         if not 0 <= self.warmup < 1:
             raise ValueError(f"warmup={self.warmup} must be a share of the steps in [0, 1)")
@@ -188,7 +188,7 @@ class Recipe:
         return torch.optim.AdamW(groups, fused=True, **settings)
 
     def batch_indices(self, step: int) -> list[int]:
-        """Which training pictures a step sees: epochs are permutations set by seed and epoch."""
+        """Which training images a step sees: epochs are permutations set by seed and epoch."""
         epoch, position = divmod(step, self.steps_per_epoch)
         order = torch.randperm(self.n_train, generator=self.generator(1, epoch))
         return order[position * self.batch_size : (position + 1) * self.batch_size].tolist()
@@ -196,7 +196,7 @@ class Recipe:
     def generator(self, *purpose: int) -> torch.Generator:
         """Random numbers settled by the recipe's seed and what they are for.
 
-        1 is the order of the pictures, 2 flips, 3 views, 4 the weights of a projection head,
+        1 is the order of the images, 2 flips, 3 views, 4 the weights of a projection head,
         5 which patches are left out.
         """
         # torch's CPU generator takes in 32 bits of a seed only, so all are hashed to 32
@@ -214,7 +214,7 @@ class SupervisedRecipe(Recipe):
     """Supervised classification as in Yu et al. 2024, Sec. 3 and appendix, scaled down.
 
     The paper: Lion, learning rate 9.6e-5, weight decay 0.05, batches of 4,096, 90 epochs, cosine
-    schedule, flips, pictures of 224 x 224. Ours differs where the defaults say so.
+    schedule, flips, images of 224 x 224. Ours differs where the defaults say so.
     """
 
     objective = "supervised"
@@ -242,7 +242,7 @@ class SupervisedRecipe(Recipe):
         return order[:kept].sort().values
 
     def flip_at_random(self, images: Tensor, step: int, first: int = 0) -> Tensor:
-        """Half the pictures mirrored left to right, chosen by seed, step and place in the batch.
+        """Half the images mirrored left to right, chosen by seed, step and place in the batch.
 
         `first` is the place of the first of `images`, where they are a part of the batch only.
         """

@@ -15,13 +15,13 @@ import pandas as pd
 import torch
 
 from crate_analysis.models.checkpoints import load_model, save_model
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.objectives import OBJECTIVES
-from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.recipe import Recipe, read_recipe
 from crate_analysis.writing import write_bytes, write_text
 
 REPORTED_SPLIT = "val"
-REPORTED_PICTURES = 2_000
+REPORTED_IMAGES = 2_000
 
 
 def ship(
@@ -41,7 +41,7 @@ def ship(
     initialisation, and the last so many less one of those before the end, which is the model.
 
     The accuracy on the card is that of the file as shipped, on the split that the chapters report.
-    `cache` is where rendered pictures are kept. Raises FileNotFoundError where `run` has not
+    `cache` is where rendered images are kept. Raises FileNotFoundError where `run` has not
     finished, ValueError for a name that is no plain file name, or is shipped already (unless
     `replace`).
     """
@@ -64,11 +64,11 @@ def ship(
     weights = folder / f"{name}.safetensors"
     save_model(load_model(run / "model.safetensors"), weights, dtype=torch.float16)
     model = load_model(weights)
-    pictures = CachedPictures(
+    pictures = CachedImages(
         recipe.dataset,
         REPORTED_SPLIT,
         model.config.image_size,
-        REPORTED_PICTURES,
+        REPORTED_IMAGES,
         recipe.data_seed,
         cache,
     )
@@ -77,7 +77,7 @@ def ship(
     card = {
         "name": name,
         "arch": recipe.arch,
-        "training_data": f"{recipe.dataset}, {recipe.n_train:,} pictures of "
+        "training_data": f"{recipe.dataset}, {recipe.n_train:,} images of "
         f"{model.config.image_size} x {model.config.image_size}, seed {recipe.data_seed}",
         "recipe": f"{recipe.objective}, {recipe.optimizer} {recipe.learning_rate:g}, "
         f"batch {recipe.batch_size}, {recipe.epochs} epochs ({recipe.steps:,} steps), "
@@ -85,7 +85,7 @@ def ship(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **report,
         **({} if least is None else _gate(report["validation_accuracy"], least)),
-        "validation_pictures": len(pictures),
+        "validation_images": len(pictures),
         "classes": pictures.classes,
         "steps": recipe.steps,
         "command": command(recipe, run, name, n_snapshots, gate),

@@ -23,8 +23,8 @@ from crate_analysis.training.distillation import (
     distill,
     report,
 )
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.loop import Execution, Part
-from crate_analysis.training.pictures import CachedPictures
 
 
 @dataclass(frozen=True)
@@ -97,9 +97,9 @@ class SimDino(SelfDistillation):
         self,
         backbone: UnrolledModel,
         recipe: SimDinoRecipe,
-        pictures: CachedPictures,
-        held_out: CachedPictures,
-        partners: CachedPictures | None = None,
+        pictures: CachedImages,
+        held_out: CachedImages,
+        partners: CachedImages | None = None,
     ) -> None:
         head = Bottleneck(backbone.config.dim, recipe.hidden_dim, recipe.bottleneck_dim)
         super().__init__(backbone, head, recipe, pictures, held_out, partners)

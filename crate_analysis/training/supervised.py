@@ -13,20 +13,20 @@ from torch import Tensor
 from crate_analysis.distributed import rank, sum_over_processes, world_size
 from crate_analysis.models import LayerState, UnrolledModel, build_model, load_model
 from crate_analysis.models.shapes import listing
+from crate_analysis.training.images import CachedImages, cached_images, classes_of
 from crate_analysis.training.loop import Execution, Part, Task, claimed, run
-from crate_analysis.training.pictures import CachedPictures, cached_pictures, classes_of
 from crate_analysis.training.recipe import SupervisedRecipe
 
 EVALUATION_BATCH = 250
 
 
 class Classification(Task):
-    """Cross-entropy with smoothed labels, on pictures half of which are mirrored."""
+    """Cross-entropy with smoothed labels, on images half of which are mirrored."""
 
     metrics = ("accuracy",)
 
     def __init__(
-        self, model: UnrolledModel, recipe: SupervisedRecipe, held_out: CachedPictures
+        self, model: UnrolledModel, recipe: SupervisedRecipe, held_out: CachedImages
     ) -> None:
         super().__init__()
         self.network = model
@@ -41,7 +41,7 @@ class Classification(Task):
     def forward(
         self, images: UInt8[Tensor, "b 3 H W"], labels: Int64[Tensor, " b"], part: Part
     ) -> tuple[Float[Tensor, ""], Float[Tensor, " m"]]:
-        """Loss (nats) and the share of pictures that are named rightly."""
+        """Loss (nats) and the share of images that are named rightly."""
         images = self.recipe.flip_at_random(images, part.step, part.start)
         bf16 = self.recipe.precision == "bf16"
         with torch.autocast(images.device.type, torch.bfloat16, enabled=bf16):
@@ -73,7 +73,7 @@ class Classification(Task):
 def train(
     recipe: SupervisedRecipe, folder: Path, cache: Path, execution: Execution | None = None
 ) -> UnrolledModel:
-    """Train a classifier by `loop.run`; `cache` is where rendered pictures are kept.
+    """Train a classifier by `loop.run`; `cache` is where rendered images are kept.
 
     Raises ValueError where the data set's classes are not as many as the model's, `folder` holds a
     run of another recipe, or `recipe.start` is another architecture.
@@ -89,7 +89,7 @@ def train(
     if recipe.start:
         start_from(model, recipe.start)
     with claimed(folder, recipe):
-        pictures, held_out = cached_pictures(recipe, model.config.image_size, cache)
+        pictures, held_out = cached_images(recipe, model.config.image_size, cache)
         task = Classification(model, recipe, held_out)
         return run(task, recipe, folder, pictures, execution or Execution())
 
@@ -122,9 +122,9 @@ def without_classifier(model: UnrolledModel) -> dict[str, Tensor]:
 
 
 def report(
-    model: UnrolledModel, recipe: SupervisedRecipe, pictures: CachedPictures, cache: Path
+    model: UnrolledModel, recipe: SupervisedRecipe, pictures: CachedImages, cache: Path
 ) -> dict[str, Any]:
-    """What a card tells of a classifier: its accuracy and loss on the given pictures."""
+    """What a card tells of a classifier: its accuracy and loss on the given images."""
     loss, accuracy = evaluate(model, pictures)
     return {
         "validation_accuracy": accuracy,
@@ -134,7 +134,7 @@ def report(
 
 
 @torch.inference_mode()
-def evaluate(model: UnrolledModel, pictures: CachedPictures) -> tuple[float, float]:
+def evaluate(model: UnrolledModel, pictures: CachedImages) -> tuple[float, float]:
     """Mean cross-entropy (nats) and accuracy, a share in [0, 1]; processes share the work."""
     device = next(model.parameters()).device
     model.eval()

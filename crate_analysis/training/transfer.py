@@ -1,4 +1,4 @@
-"""Transfer: what a trained network is worth on pictures that it was not trained on.
+"""Transfer: what a trained network is worth on images that it was not trained on.
 
 Two measures, as in Yu et al. 2024, Table 3 and its usual companion. A *linear probe* trains one
 linear classifier on the features of the frozen network. *Fine-tuning* goes on training all of it;
@@ -18,7 +18,6 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 import torch
-import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int64
 from sklearn.linear_model import LogisticRegression
 from sklearn.pipeline import make_pipeline
@@ -33,28 +32,27 @@ from crate_analysis.measures import mean_interval
 from crate_analysis.models import UnrolledModel, load_model
 from crate_analysis.models.config import ModelConfig
 from crate_analysis.models.registry import ARCHS, arch_config, from_config
+from crate_analysis.probes.controls import pixel_features
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.knn import NEIGHBOURS, knn_hits
-from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.recipe import SupervisedRecipe
 from crate_analysis.training.supervised import EVALUATION_BATCH, train, without_classifier
 
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)
 """Inverse regularisation strengths C that a probe is chosen from; 1 regularises least."""
-PIXEL_GRID = 18
-"""Cells a side to which pictures are averaged where they are their own features."""
 READING = ["model", "weights", "features", "reader", "n_train", "strength"]
 """Columns that say from what, how and after how much learning classes are read."""
 
 
 class Labelled(NamedTuple):
-    """Some of the pictures of a split, in the order in which they are taken."""
+    """Some of the images of a split, in the order in which they are taken."""
 
-    pictures: CachedPictures
+    pictures: CachedImages
     indices: list[int]
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
-        """One a picture."""
+        """One an image."""
         return torch.from_numpy(self.pictures.labels[self.indices])
 
     def first(self, count: int) -> Labelled:
@@ -63,7 +61,7 @@ class Labelled(NamedTuple):
 
 
 class Splits(NamedTuple):
-    """Pictures to learn from, to choose settings on, and to report."""
+    """Images to learn from, to choose settings on, and to report."""
 
     train: Labelled
     dev: Labelled
@@ -74,18 +72,18 @@ class Probe(NamedTuple):
     """What a linear probe came to."""
 
     hits: Bool[Tensor, " n"]
-    """Which of the reported pictures it names rightly."""
+    """Which of the reported images it names rightly."""
     strength: float
-    """The C that was best on the pictures that settings are chosen on."""
+    """The C that was best on the images that settings are chosen on."""
 
 
 def load_splits(
     spec: str, image_size: int, n_train: int, n_dev: int, n_val: int, cache: Path, seed: int = 0
 ) -> Splits:
-    """At most so many pictures of each kind, drawn or decoded once and then kept in `cache`.
+    """At most so many images of each kind, drawn or decoded once and then kept in `cache`.
 
     Settings are chosen on the split `dev`; a folder has none, and there a random part of the
-    training pictures takes its place, which are then not learned from.
+    training images takes its place, which are then not learned from.
 
     Raises ValueError where images have no labels, and where there are fewer than two classes or
     fewer training images than classes; and what `load_dataset` raises, as for a folder without
@@ -104,8 +102,8 @@ def load_splits(
         raise ValueError(f"{spec} has one class only, {classes[0]!r}: there is nothing to tell")
 
     def cached(split: str, count: int) -> Labelled:
-        pictures = CachedPictures(spec, split, image_size, count, seed, cache)
-        # a folder's pictures lie class by class
+        pictures = CachedImages(spec, split, image_size, count, seed, cache)
+        # a folder's images lie class by class
         order = np.random.default_rng(seed).permutation(len(pictures))
         return Labelled(pictures, order.tolist())
 
@@ -119,7 +117,7 @@ def load_splits(
         train, dev = cached("train", n_train), cached("dev", n_dev)
     if len(train.indices) < len(classes):
         raise ValueError(
-            f"{len(train.indices)} pictures of {spec} to learn from are fewer than its "
+            f"{len(train.indices)} images of {spec} to learn from are fewer than its "
             f"{len(classes)} classes: take at least {len(classes)}"
         )
     return Splits(train, dev, val)
@@ -136,7 +134,7 @@ def backbone(model: UnrolledModel) -> UnrolledModel:
 
 @torch.inference_mode()
 def read_features(model: UnrolledModel, part: Labelled) -> dict[str, Float[Tensor, "n c"]]:
-    """`cls`, what the classifier sees of each picture, and `patches`, the mean over its patches.
+    """`cls`, what the classifier sees of each image, and `patches`, the mean over its patches.
 
     The first is the `[CLS]` token of the last layer after the final norm; the patches go through
     the same norm, one by one.
@@ -155,19 +153,19 @@ def read_features(model: UnrolledModel, part: Labelled) -> dict[str, Float[Tenso
     return {name: torch.cat(parts) for name, parts in rows.items()}
 
 
-def pixel_features(part: Labelled) -> Float[Tensor, "n c"]:
-    """The pictures themselves, averaged to 18 x 18 cells: what a probe gets without a network."""
+def pixels_of(part: Labelled) -> Float[Tensor, "n c"]:
+    """`pixel_features` of the images: what a probe gets without a network."""
     rows = []
     for first in range(0, len(part.indices), EVALUATION_BATCH):
         images, _ = part.pictures.batch(part.indices[first : first + EVALUATION_BATCH])
-        rows.append(F.adaptive_avg_pool2d(images.float() / 255, PIXEL_GRID).flatten(1))
+        rows.append(pixel_features(images))
     return torch.cat(rows)
 
 
 def linear_probe(
     features: Mapping[str, Float[Tensor, "_ c"]], labels: Mapping[str, Int64[Tensor, " _"]]
 ) -> Probe:
-    """A linear classifier of whole pictures, for `train`, `dev` and `val`.
+    """A linear classifier of whole images, for `train`, `dev` and `val`.
 
     Multinomial logistic regression on features that are standardised by those of `train`; the
     strength of its regularisation is the one of `STRENGTHS` that is best on `dev`, the stronger
@@ -176,7 +174,7 @@ def linear_probe(
     Raises ValueError where the training labels are all the same.
     """
     if len(labels["train"].unique()) < 2:
-        raise ValueError("the pictures to learn from are all of one class; take more")
+        raise ValueError("the images to learn from are all of one class; take more")
     fitted = []
     for strength in STRENGTHS:
         classifier = LogisticRegression(C=strength, max_iter=2_000)
@@ -193,10 +191,10 @@ def linear_probe(
 def probe_hits(
     models: Mapping[str, UnrolledModel], splits: Splits, sizes: Sequence[int], seed: int = 0
 ) -> pd.DataFrame:
-    """Which pictures a linear probe, or a vote of neighbours, names rightly by frozen features.
+    """Which images a linear probe, or a vote of neighbours, names rightly by frozen features.
 
-    Rows for each of the `sizes`, numbers of training pictures, and each network, features and way
-    of reading, one a picture of `val`. Each network has beside it the same one untrained, of random
+    Rows for each of the `sizes`, numbers of training images, and each network, features and way
+    of reading, one an image of `val`. Each network has beside it the same one untrained, of random
     weights that `seed` settles, and all have raw pixels; the columns are
 
     | column | |
@@ -205,23 +203,23 @@ def probe_hits(
     | weights | `trained`, `untrained` or `none` |
     | features | `cls`, `patches` or `pixels` |
     | reader | `linear` or `k-NN`, the vote of the 20 nearest |
-    | n_train | training pictures |
+    | n_train | training images |
     | strength | the probe's C, NaN for k-NN |
     | image | place in `val` |
     | hit | 1 where it is named rightly, or 0 |
 
-    A vote needs 20 training pictures and is left out below. Raises ValueError for a size that is
+    A vote needs 20 training images and is left out below. Raises ValueError for a size that is
     more than there are, or less than 2.
     """
     for size in sizes:
         if not 2 <= size <= len(splits.train.indices):
             raise ValueError(
-                f"size {size} must be 2 to {len(splits.train.indices)}, the pictures to learn from"
+                f"size {size} must be 2 to {len(splits.train.indices)}, the images to learn from"
             )
     labels = {name: part.labels for name, part in splits._asdict().items()}
     kept: dict[tuple[str, str, str], dict[str, Tensor]] = {
         ("pixels", "none", "pixels"): {
-            name: pixel_features(part) for name, part in splits._asdict().items()
+            name: pixels_of(part) for name, part in splits._asdict().items()
         }
     }
     for name, model in models.items():
@@ -246,9 +244,9 @@ def probe_hits(
 
 
 def accuracies(hits: pd.DataFrame) -> pd.DataFrame:
-    """`probe_hits` with accuracies in place of pictures.
+    """`probe_hits` with accuracies in place of images.
 
-    `mean` is a share in [0, 1]; `low` and `high` are the ends of its 95 % interval over pictures.
+    `mean` is a share in [0, 1]; `low` and `high` are the ends of its 95 % interval over images.
     """
     rows = [
         (*reading, *mean_interval(part.hit))
@@ -279,7 +277,7 @@ def architecture_of(config: ModelConfig, num_classes: int) -> tuple[str, dict[st
 def fine_tune(recipe: SupervisedRecipe, folder: Path, cache: Path) -> UnrolledModel:
     """Train by a recipe in a folder of its own below `folder`; one that was stopped goes on.
 
-    Its name holds a digest of the recipe, of the weights that it starts from and of pictures that
+    Its name holds a digest of the recipe, of the weights that it starts from and of images that
     it learns from: the same request again is answered from there, and another goes elsewhere.
     Raises what `supervised.train` raises.
     """
@@ -297,7 +295,7 @@ def fine_tune(recipe: SupervisedRecipe, folder: Path, cache: Path) -> UnrolledMo
 
 @torch.inference_mode()
 def classifier_hits(model: UnrolledModel, part: Labelled) -> Bool[Tensor, " n"]:
-    """Which of the pictures a network's own classifier names rightly, as after fine-tuning."""
+    """Which of the images a network's own classifier names rightly, as after fine-tuning."""
     model.eval()
     device = next(model.parameters()).device
     found = []

@@ -1,8 +1,8 @@
-"""The paper's measurements on VOC and COCO folders: the same numbers as on the pictures themselves.
+"""The paper's measurements on VOC and COCO folders: the same numbers as on the images themselves.
 
-Creatures are written as VOC and COCO lay pictures out, without loss, and two more are damaged. The
-commands in the heads of the parameter files, only with few pictures, must find in the folders, to
-the last digit, what they find in the pictures without any folder, and list what they leave out.
+Creatures are written as VOC and COCO lay images out, without loss, and two more are damaged. The
+commands in the heads of the parameter files, only with few images, must find in the folders, to
+the last digit, what they find in the images without any folder, and list what they leave out.
 """
 
 import os
@@ -27,7 +27,7 @@ pytestmark = pytest.mark.slow
 
 
 class Protocol(NamedTuple):
-    """A notebook with its parameter file, and the pictures that stand in for the paper's."""
+    """A notebook with its parameter file, and the images that stand in for the paper's."""
 
     notebook: str
     parameters: str
@@ -68,14 +68,14 @@ def runs(model, tmp_path_factory):
         for layout, protocol in PROTOCOLS.items():
             files = tmp_path_factory.mktemp(layout)
             export(layout, files)
-            jobs[layout, "pictures"] = pool.submit(run, protocol, protocol.generated, WHOLE)
+            jobs[layout, "images"] = pool.submit(run, protocol, protocol.generated, WHOLE)
             jobs[layout, "folder"] = pool.submit(run, protocol, f"{layout}:{files}", WHOLE + 2)
         yield jobs
         pool.shutdown(cancel_futures=True)
 
 
 def export(layout: str, folder: Path) -> None:
-    """Write some pictures; of the last two, cut one short and take away the mask or the picture."""
+    """Write some images; of the last two, cut one short and take away the mask or the image."""
     pictures = load_dataset(PROTOCOLS[layout].generated, "val", SIZE, WHOLE + 2)
     write = {"voc": export_voc, "coco": export_coco}[layout]
     write(pictures, folder, image_format="png", progress=False)
@@ -95,7 +95,7 @@ def results(runs, layout: str, source: str) -> str:
 
 @pytest.mark.parametrize("layout", PROTOCOLS)
 def test_a_folder_gives_the_numbers_of_the_pictures_in_it(layout, runs):
-    true = results(runs, layout, "pictures")
+    true = results(runs, layout, "images")
     found = results(runs, layout, "folder")
     assert f"\nmine,{PROTOCOLS[layout].headline}," in found
     lost = set(true.splitlines()) - set(found.splitlines())

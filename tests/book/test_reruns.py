@@ -16,6 +16,7 @@ from PIL import Image
 
 from crate_analysis import build_model, load_dataset
 from crate_analysis.datasets import export_voc
+from crate_analysis.models import save_model
 from crate_analysis.study import RESULTS
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -27,6 +28,7 @@ OTHERS = {
     "25-grid",  # about the results of other chapters
 }
 CHAPTERS = sorted({path.stem for path in (ROOT / "notebooks").glob("*.ipynb")} - OTHERS)
+KINDS = ("photographs", "voc", "designs")
 FEW = ("-y", "sizes: [8, 12]", "-p", "n_dev", "4", "-p", "epochs", "1")
 MORE = {"16-transfer": FEW}
 """What else a chapter is given, so that it fits the images or takes less time."""
@@ -43,6 +45,25 @@ def checkpoint(tmp_path_factory):
         weights = build_model(ARCH, image_size=32, num_classes=10).state_dict()
         torch.save({"state_dict": {f"module.{key}": value for key, value in weights.items()}}, file)
     return path
+
+
+DESIGNS = {
+    "alpha": ("crate_base_patch16_224.alpha", {"patch_size": 8, "num_classes": 10}),
+    "dinov2": ("vit_small_patch14_518.dinov2", {"patch_size": 8}),
+    "registers": ("vit_small_patch14_518.dinov2_reg4", {"patch_size": 8}),
+}
+"""Networks of other designs: overcomplete codes; LayerScale, no classifier; registers."""
+
+
+@pytest.fixture(scope="module")
+def designs(tmp_path_factory):
+    """A file of random weights of each, small."""
+    torch.manual_seed(0)
+    folder = tmp_path_factory.mktemp("designs")
+    sizes = {"image_size": 48, "dim": 24, "heads": 3, "depth": 3}
+    for name, (arch, overrides) in DESIGNS.items():
+        save_model(build_model(arch, **sizes, **overrides), folder / f"{name}.safetensors")
+    return [str(folder / f"{name}.safetensors") for name in DESIGNS]
 
 
 @pytest.fixture(scope="module")
@@ -81,33 +102,38 @@ def classes(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def runs(checkpoint, photographs, voc, classes, tmp_path_factory):
-    """Each chapter on each kind of images, two at a time: (chapter, kind) -> folder, process."""
+def runs(checkpoint, designs, photographs, voc, classes, tmp_path_factory):
+    """Each chapter on each kind of images, two at a time: (chapter, kind) -> folder, process.
 
-    def run(chapter, dataset):
+    With the networks of other designs, one after the other, on `designs`.
+    """
+
+    def run(chapter, kind):
+        dataset = kinds.get(kind, voc)
+        models = designs if kind == "designs" else [f"{checkpoint}@{ARCH}"]
         folder = tmp_path_factory.mktemp("run")
         notebook = ROOT / "notebooks" / f"{chapter}.ipynb"
         # as papermill does it, with kernels that cannot meet on a port
         command = [sys.executable, str(ROOT / "book" / "execute.py"), str(notebook), "out.ipynb"]
-        command += ["-y", f'models: ["{checkpoint}@{ARCH}"]', "-p", "dataset", dataset]
+        command += ["-y", f"models: {json.dumps(models)}", "-p", "dataset", dataset]
         command += ["-p", "n_images", "8", *MORE.get(chapter, ())]
         if chapter == "17-labels":  # which names a data set for each network
-            command += ["-y", f"label_datasets: ['{dataset}']"]
+            command += ["-y", f"label_datasets: {json.dumps([dataset] * len(models))}"]
         options = {"capture_output": True, "text": True, "cwd": folder}
         one_thread = os.environ | {"OMP_NUM_THREADS": "1"}
         return folder, subprocess.run(command, env=one_thread, **options)
 
     with ThreadPoolExecutor(2) as pool:
         kinds = {"photographs": photographs, "voc": voc, "classes": classes}
-        asked = [(chapter, kind) for chapter in CHAPTERS for kind in ("photographs", "voc")]
+        asked = [(chapter, kind) for chapter in CHAPTERS for kind in KINDS]
         asked.append(("16-transfer", "classes"))
-        yield {(chapter, kind): pool.submit(run, chapter, kinds[kind]) for chapter, kind in asked}
+        yield {(chapter, kind): pool.submit(run, chapter, kind) for chapter, kind in asked}
         pool.shutdown(cancel_futures=True)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("chapter", CHAPTERS)
-@pytest.mark.parametrize("kind", ["photographs", "voc"])
+@pytest.mark.parametrize("kind", KINDS)
 def test_a_chapter_runs_on_other_images_and_weights(chapter, kind, runs):
     folder, finished = runs[chapter, kind].result()
     assert finished.returncode == 0, finished.stderr[-2000:]
@@ -118,7 +144,8 @@ def test_a_chapter_runs_on_other_images_and_weights(chapter, kind, runs):
         assert ("` has no " in shown) == bool(re.search(r'needs=[(\[]?"', source))
     else:
         assert not re.search(r"has no masks(?! of parts|, which noise)", shown)
-    measured = kind == "voc" and chapter != "22-photographs"  # which shows the first it can read
+    # the chapter on photographs shows the first that it can read
+    measured = kind != "photographs" and chapter != "22-photographs"
     assert ("2 of 8 images were left out" in shown) == measured
     assert_shown_figures_are_saved(folder)
     assert_run_is_recorded(folder, chapter)

@@ -113,7 +113,7 @@ def test_page(name, page, site):
         assert page.locator("mjx-container").count() >= formulas
         assert page.locator("mjx-merror, [data-mjx-error]").count() == 0
 
-    # Pictures below the fold may load late: bring each into view before looking at it.
+    # Images below the fold may load late: bring each into view before looking at it.
     for image in page.locator("img").all():
         image.evaluate("image => { image.loading = 'eager'; return image.decode(); }")
         assert image.evaluate("image => image.naturalWidth") > 0, image.get_attribute("src")

@@ -75,16 +75,16 @@ def test_pictures_are_stacked_in_order(pictures):
 
 @pytest.fixture
 def damaged(tmp_path):
-    """Seven files in a folder: the third is cut short, and the last three are no pictures."""
+    """Seven files in a folder: the third is cut short, and the last three are no images."""
     whole = load_dataset("creatures", "dev", image_size=36, limit=7)
     for index, sample in enumerate(whole):
-        path = tmp_path / "pictures" / f"{index}.png"
+        path = tmp_path / "images" / f"{index}.png"
         path.parent.mkdir(exist_ok=True)
         Image.fromarray(sample.image.permute(1, 2, 0).numpy()).save(path)
         if index == 2:
             path.write_bytes(path.read_bytes()[:400])
         elif index > 3:
-            path.write_text("no picture")
+            path.write_text("no image")
     return load_dataset(f"folder:{tmp_path / 'pictures'}", image_size=36)
 
 

@@ -36,7 +36,7 @@ def note(number, segmentation, image=9, category=3, crowd=0):
 
 
 def write(root, notes, names=("x.jpg",), **extra):
-    """Pictures 9, 10, ... of 8 x 6 pixels."""
+    """Images 9, 10, ... of 8 x 6 pixels."""
     (root / "annotations").mkdir(exist_ok=True)
     (root / "val2017").mkdir(exist_ok=True)
     for name in names:
@@ -59,7 +59,7 @@ def test_polygons_run_lengths_and_crowds(tmp_path):
         note(1, SQUARE, category=44),
         note(2, CROWD, crowd=1),
         note(3, COLUMN),
-        note(4, SQUARE, image=777),  # of a picture that is not listed
+        note(4, SQUARE, image=777),  # of an image that is not listed
     ]
     dataset = load_dataset(write(tmp_path, notes))
     assert dataset.classes == ("cup", "bed")

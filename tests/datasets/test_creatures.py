@@ -1,4 +1,4 @@
-"""The generated pictures: what depends on what, exact truth, and no clue in the background."""
+"""The generated images: what depends on what, exact truth, and no clue in the background."""
 
 from __future__ import annotations
 
@@ -187,7 +187,7 @@ def test_species_are_distinct():
 
 
 def features(image: torch.Tensor) -> np.ndarray:
-    """A picture of 8 x 8, and how its colours are spread."""
+    """An image of 8 x 8, and how its colours are spread."""
     image = image.numpy() / 255
     small = image.reshape(3, 8, 4, 8, 4).mean((2, 4)).ravel()
     flat = image.reshape(3, -1)
@@ -196,7 +196,7 @@ def features(image: torch.Tensor) -> np.ndarray:
 
 
 def test_the_background_carries_no_information():
-    """A classifier reads the species off the picture, but not off the same picture without it."""
+    """A classifier reads the species off the image, but not off the same image without it."""
     n_train, n_test = 500, 250
     count = n_train + n_test
     dataset = load_dataset("creatures", "train", image_size=32)

@@ -207,7 +207,7 @@ def test_every_layout_gives_the_built_in_data_set_back(tmp_path, spec, size):
 
 
 class Undecided(SampleDataset):
-    """One picture with two objects, a void pixel and a crowd."""
+    """One image with two objects, a void pixel and a crowd."""
 
     name, split, classes, image_size, seed = "undecided", "val", ("cat", "dog"), 4, 0
 

@@ -1,4 +1,4 @@
-"""Folders of pictures of every kind."""
+"""Folders of images of every kind."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def test_classes_are_folders(tmp_path):
         paint(tmp_path / "val" / name)
     for name in ("wolf", "cat"):
         paint(tmp_path / "train" / name / "y.png")
-    (tmp_path / "val" / "wolf" / "notes.txt").write_text("no picture")
+    (tmp_path / "val" / "wolf" / "notes.txt").write_text("no image")
     with pytest.warns(PassedOverWarning, match=r"val: passed over 1 files .* \(1 \.txt\)$"):
         dataset = load_dataset(f"folder:{tmp_path}")
     assert dataset.has_splits and dataset.classes == ("cat", "wolf")
@@ -112,7 +112,7 @@ def test_pictures_stand_upright(tmp_path):
 
 def test_nothing_is_decoded_before_it_is_asked_for(tmp_path):
     paint(tmp_path / "a.png")
-    (tmp_path / "b.png").write_bytes(b"no picture at all")
+    (tmp_path / "b.png").write_bytes(b"no image at all")
     paint(tmp_path / "c.png", size=(300, 300))
     whole = (tmp_path / "c.png").read_bytes()
     (tmp_path / "c.png").write_bytes(whole[: len(whole) // 2])

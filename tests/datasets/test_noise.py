@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from crate_analysis import load_dataset
-from crate_analysis.datasets.noise import Noise, NoisyPictures, add_noise, gaussian_noise
+from crate_analysis.datasets.noise import Noise, NoisyImages, add_noise, gaussian_noise
 from crate_analysis.datasets.sample import UnreadableSampleError
 
 GREY = torch.full((2, 3, 40, 50), 128, dtype=torch.uint8)
@@ -76,7 +76,7 @@ def test_unfit_noise_is_refused(share, sd, message):
     with pytest.raises(ValueError, match=message):
         add_noise(GREY, share, sd, generator())
     with pytest.raises(ValueError, match=message):
-        NoisyPictures(load_dataset("creatures", "dev", 24, limit=1), [Noise(share, sd)])
+        NoisyImages(load_dataset("creatures", "dev", 24, limit=1), [Noise(share, sd)])
 
 
 def test_normalised_pictures_are_refused(unchecked):
@@ -94,7 +94,7 @@ def pictures():
 
 
 def test_levels_of_a_picture_follow_each_other(pictures):
-    noisy = NoisyPictures(pictures, LEVELS)
+    noisy = NoisyImages(pictures, LEVELS)
     assert len(noisy) == 12
     for index in range(3):
         clean = pictures[index]
@@ -114,7 +114,7 @@ def test_undecided_pixels_are_neither_object_nor_background(pictures, monkeypatc
         type(pictures), "__getitem__", lambda self, i: replace(original(self, i), void=void)
     )
     everywhere, objects, background = (
-        NoisyPictures(pictures, [Noise(1.0, 75.0, where)])[0].image
+        NoisyImages(pictures, [Noise(1.0, 75.0, where)])[0].image
         for where in ("everywhere", "objects", "background")
     )
     clean, animal = pictures[0].image, pictures[0].masks[0]
@@ -124,12 +124,12 @@ def test_undecided_pixels_are_neither_object_nor_background(pictures, monkeypatc
 
 
 def test_a_pictures_noise_does_not_depend_on_who_looks(pictures):
-    noisy = NoisyPictures(pictures, LEVELS)
+    noisy = NoisyImages(pictures, LEVELS)
     backwards = [noisy[index].image for index in reversed(range(12))][::-1]
-    other = NoisyPictures(load_dataset("creatures", "dev", 24, limit=2), LEVELS[1:2])
+    other = NoisyImages(load_dataset("creatures", "dev", 24, limit=2), LEVELS[1:2])
     assert torch.equal(backwards[5], other[1].image)
     assert torch.equal(backwards[5], noisy[5].image)
-    assert not torch.equal(NoisyPictures(pictures, LEVELS, seed=1)[5].image, noisy[5].image)
+    assert not torch.equal(NoisyImages(pictures, LEVELS, seed=1)[5].image, noisy[5].image)
     changes = [noisy[4 * k + 1].image.int() - pictures[k].image.int() for k in (0, 1)]
     assert not torch.equal(changes[0] != 0, changes[1] != 0)
 
@@ -140,7 +140,7 @@ def test_a_picture_is_drawn_once_for_all_its_levels(pictures, monkeypatch):
     monkeypatch.setattr(
         type(pictures), "__getitem__", lambda self, i: drawn.append(i) or original(self, i)
     )
-    noisy = NoisyPictures(pictures, LEVELS)
+    noisy = NoisyImages(pictures, LEVELS)
     for index in range(12):
         noisy[index]
     assert drawn == [0, 1, 2]
@@ -148,11 +148,11 @@ def test_a_picture_is_drawn_once_for_all_its_levels(pictures, monkeypatch):
 
 def test_wrong_levels(pictures, tmp_path, unchecked):
     with pytest.raises(ValueError, match="levels is empty"):
-        NoisyPictures(pictures, [])
+        NoisyImages(pictures, [])
     with pytest.raises(ValueError, match="where='sky' is not one of everywhere, objects"):
-        NoisyPictures(pictures, [Noise(0.5, 10.0, "sky")])
+        NoisyImages(pictures, [Noise(0.5, 10.0, "sky")])
     Image.new("RGB", (24, 24)).save(tmp_path / "a.png")
-    photographs = NoisyPictures(load_dataset(f"folder:{tmp_path}"), LEVELS)
+    photographs = NoisyImages(load_dataset(f"folder:{tmp_path}"), LEVELS)
     assert photographs[1].image.shape == (3, 24, 24)
     with pytest.raises(UnreadableSampleError, match=r"a.png has no masks, which noise on objects"):
         photographs[2]  # as COCO has some: a run over the others goes on

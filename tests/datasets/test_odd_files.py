@@ -1,4 +1,4 @@
-"""Pictures as the world keeps them: each kind is read, or left out with a reason."""
+"""Images as the world keeps them: each kind is read, or left out with a reason."""
 
 from __future__ import annotations
 
@@ -77,11 +77,11 @@ def test_one_bad_file_never_ends_a_run(tmp_path):
     for name in ("a.png", "b.JPG", "two words.Jpeg", "größe 大.PNG", "h.png"):
         Image.new("RGB", (6, 6), RED).save(tmp_path / name)
     (tmp_path / "c.png").write_bytes(b"")
-    (tmp_path / "d.jpg").write_text("no picture")
+    (tmp_path / "d.jpg").write_text("no image")
     whole = (tmp_path / "h.png").read_bytes()
     (tmp_path / "e.png").write_bytes(whole[: len(whole) // 2])
     (tmp_path / "f.jpg").symlink_to(tmp_path / "nowhere.jpg")
-    (tmp_path / "g.png").mkdir()  # a folder is no picture, whatever its name
+    (tmp_path / "g.png").mkdir()  # a folder is no image, whatever its name
     dataset = load_dataset(f"folder:{tmp_path}")
     listed = r"(?s)4 of 9 images were left out:.*c\.png.*d\.jpg.*e\.png.*f\.jpg is missing"
     with pytest.warns(UserWarning, match=listed):

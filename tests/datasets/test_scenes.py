@@ -1,4 +1,4 @@
-"""Pictures of several animals: instance masks, occlusion, determinism."""
+"""Images of several animals: instance masks, occlusion, determinism."""
 
 from __future__ import annotations
 

@@ -26,7 +26,7 @@ def indexed(path, rows, mode=None):
 
 @pytest.fixture
 def voc(tmp_path):
-    """A folder to which pictures are added by name."""
+    """A folder to which images are added by name."""
     for name in ("JPEGImages", "SegmentationClass", "SegmentationObject", "ImageSets/Segmentation"):
         (tmp_path / name).mkdir(parents=True)
     add(tmp_path, "a")
@@ -79,7 +79,7 @@ def test_void_is_resized_as_masks_are(voc):
 
 
 def damage(root):
-    """Pictures b to j, with something wrong with each."""
+    """Images b to j, with something wrong with each."""
     for name in "bcdefghij":
         add(root, name)
     classes, pictures = root / "SegmentationClass", root / "JPEGImages"
@@ -151,7 +151,7 @@ def test_names_of_files(voc, name, suffix):
 
 
 def test_masks_are_of_the_pixels_as_stored(voc):
-    """EXIF says to turn the picture; its masks say, by their size, whether they were made so."""
+    """EXIF says to turn the image; its masks say, by their size, whether they were made so."""
     turned = Image.Exif()
     turned[0x0112] = 6
     flat = [[1, 0, 0, 0], [1, 0, 0, 0]]

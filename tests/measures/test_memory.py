@@ -1,4 +1,4 @@
-"""Memory must not grow with the number of pictures measured."""
+"""Memory must not grow with the number of images measured."""
 
 import os
 import subprocess
@@ -12,8 +12,8 @@ from crate_analysis.walk import Reading
 from crate_analysis import build_model, load_dataset
 from crate_analysis.measures import measure_layers
 model = build_model("crate_micro_patch6_72.creatures").eval()
-pictures = load_dataset("creatures", "dev", 72, int(sys.argv[1]))
-measure_layers(model, pictures, reading=Reading(batch_size=16))
+images = load_dataset("creatures", "dev", 72, int(sys.argv[1]))
+measure_layers(model, images, reading=Reading(batch_size=16))
 print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
 """
 

@@ -196,7 +196,7 @@ def test_the_full_attention_matrix_is_built_only_when_asked_for(build_tiny, imag
     assert shapes == [(2, 3, 1, 17)]
 
 
-# --- pictures ---------------------------------------------------------------------------------
+# --- images ---------------------------------------------------------------------------------
 
 
 @torch.no_grad()

@@ -22,7 +22,7 @@ COLUMNS = [
 ]
 CARD = {
     "arch": "crate_micro",
-    "training_data": "creatures, 15,000 pictures",
+    "training_data": "creatures, 15,000 images",
     "recipe": "Lion, 9 epochs",
     "command": "python -m ...",
     "seed": 0,

@@ -76,7 +76,7 @@ def test_a_patch_outside_the_grid_is_refused(model, images):
 def test_the_deepest_patch_is_in_the_middle_of_a_mask_and_far_from_it():
     masks = torch.zeros(2, 12, 18, dtype=torch.bool)
     masks[0, 2:10, 6:12] = True  # a block about the patch (2, 4), with edges all round
-    masks[1, :4, :4] = True  # a corner: the border of the picture is no edge
+    masks[1, :4, :4] = True  # a corner: the border of the image is no edge
     found = deepest_patch(masks, (6, 9))
     assert found.tolist() == [[2, 4], [0, 0]]
     assert deepest_patch(~masks, (6, 9))[1].tolist() == [5, 8]
@@ -85,7 +85,7 @@ def test_the_deepest_patch_is_in_the_middle_of_a_mask_and_far_from_it():
 def test_the_deepest_patch_needs_an_inside_and_a_fitting_grid():
     masks = torch.zeros(2, 4, 4, dtype=torch.bool)
     masks[0, 0] = True
-    with pytest.raises(ValueError, match="mask 1 is empty or all of the picture"):
+    with pytest.raises(ValueError, match="mask 1 is empty or all of the image"):
         deepest_patch(masks, (2, 2))
     with pytest.raises(ValueError, match="3 x 2 patches does not divide 4 x 4 pixels"):
         deepest_patch(masks, (3, 2))

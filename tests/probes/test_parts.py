@@ -26,7 +26,7 @@ def rng():
 
 @pytest.fixture
 def planted(rng):
-    """Labels of patches of 12 pictures; features are one vector a label and a little noise.
+    """Labels of patches of 12 images; features are one vector a label and a little noise.
 
     Unlabelled patches hold far-away features that must not matter.
     """
@@ -129,7 +129,7 @@ def test_shuffled_parts_are_told_by_chance_only(planted, rng):
     features, labels = planted
     shuffled = torch.randint(0, 4, labels.shape, generator=rng)
     told = linear_probe(features[:6], shuffled[:6], features[6:])
-    # 6 pictures of 24 patches, four labels
+    # 6 images of 24 patches, four labels
     assert balanced_accuracy(told, shuffled[6:]).mean().item() == pytest.approx(0.25, abs=0.1)
     clusters = cluster_patches(features, torch.ones_like(labels, dtype=torch.bool), 4)
     assert adjusted_rand(clusters, shuffled).mean().abs() < 0.05

@@ -26,7 +26,7 @@ def rng():
 
 @pytest.fixture
 def planted(rng):
-    """Two pictures: an animal of two parts before one background, all of them constant vectors."""
+    """Two images: an animal of two parts before one background, all of them constant vectors."""
     background, part, other = torch.randn(3, 8, generator=rng)
     part, other = 4 * part, 4 * part + other  # parts are alike beside the background
     features = background.expand(2, 36, 8).clone()
@@ -60,7 +60,7 @@ def test_scores_are_uncorrelated_and_in_order_of_variance(rng):
 
 def test_one_pca_serves_all_pictures():
     one = torch.where(BLOB[:1, :, None], 2.0, 0.0) * torch.tensor([1.0, 0.0])
-    other = one + torch.tensor([0.0, 50.0])  # how pictures differ counts, too
+    other = one + torch.tensor([0.0, 50.0])  # how images differ counts, too
     scores = pca_scores(torch.cat([one, other]), GRID, 2)
     torch.testing.assert_close(scores[0, :, 0] - scores[1, :, 0], torch.full((36,), -50.0).abs())
     torch.testing.assert_close(scores[0, :, 1], scores[1, :, 1])

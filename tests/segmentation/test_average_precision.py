@@ -89,7 +89,7 @@ def test_wrong_ones_cost_where_they_come_first():
     before = values(predict((0, 0.5, A), (0, 1.0, wrong)), dataset)
     assert after["box", "AP50"] == pytest.approx(1)
     assert before["box", "AP50"] == pytest.approx(0.5)
-    # in a picture without objects, too
+    # in an image without objects, too
     elsewhere = values(predict((0, 0.5, A), (1, 1.0, wrong)), [picture(A), picture()])
     assert elsewhere["box", "AP50"] == pytest.approx(0.5)
 
@@ -112,12 +112,12 @@ def test_wrong_requests():
     with pytest.raises(ValueError, match=r"layers \[0, 3\] are given"):
         frame = predict((0, 1.0, A), (0, 1.0, B)).assign(layer=[0, 3])
         coco_average_precision(frame, [picture(A)])
-    with pytest.raises(ValueError, match="of picture 4, which is not among the 1"):
+    with pytest.raises(ValueError, match="of image 4, which is not among the 1"):
         coco_average_precision(predict((4, 1.0, A)), [picture(A)])
     for empty in (picture(), picture(crowds=[A])):
         with pytest.raises(ValueError, match="the data set has no objects"):
             best_overlaps(predict((0, 1.0, A)), [empty])
-    with pytest.raises(ValueError, match="picture 0 are of 20 x 20 pixels and the truth of 40 x"):
+    with pytest.raises(ValueError, match="image 0 are of 20 x 20 pixels and the truth of 40 x"):
         best_overlaps(predict((0, 1.0, A[:20, :20])), [picture(A)])
 
 
@@ -128,7 +128,7 @@ def test_best_overlaps():
         predict((0, 1.0, shifted), (0, 0.5, ring), (1, 1.0, B)),
         [picture(A, B), picture(A), picture(A), picture()],
     ).set_index("image")
-    assert frame.index.tolist() == [0, 1, 2]  # picture 3 has nothing to find
+    assert frame.index.tolist() == [0, 1, 2]  # image 3 has nothing to find
     assert frame.corloc.tolist() == [1, 0, 0]
     assert frame.box[0] == pytest.approx((2 / 3 + 1) / 2)
     assert frame["mask"][0] == pytest.approx((2 / 3 + 0.64) / 2)
@@ -190,7 +190,7 @@ def test_several_runs_have_an_interval_over_runs_and_images():
 
 
 def test_a_prediction_in_a_crowd_is_neither_right_nor_wrong():
-    """A is an object, and the right half of the picture a crowd."""
+    """A is an object, and the right half of the image a crowd."""
     crowd = box(0, 40, 20, 40)
     inside, across, outside = box(5, 15, 25, 35), box(5, 15, 16, 26), box(25, 35, 0, 10)
     dataset = [picture(A, crowds=[crowd])]
@@ -238,7 +238,7 @@ def test_void_pixels_count_in_no_mask():
 
 
 class Pictures(SampleDataset):
-    """Pictures made by hand; None stands for one whose files are damaged."""
+    """Images made by hand; None stands for one whose files are damaged."""
 
     def __init__(self, *samples):
         self.samples, self.drawn = samples, []
@@ -249,7 +249,7 @@ class Pictures(SampleDataset):
     def __getitem__(self, index):
         self.drawn.append(index)
         if self.samples[index] is None:
-            raise UnreadableSampleError(f"picture {index} is damaged: fetch it again")
+            raise UnreadableSampleError(f"image {index} is damaged: fetch it again")
         return self.samples[index]
 
 
@@ -280,14 +280,14 @@ def test_a_part_of_the_truth_keeps_its_indices():
             assert mine.image.tolist() == [1, 3]
             mine = mine.assign(image=mine.image - 1)
         pd.testing.assert_frame_equal(mine, whole)
-    with pytest.raises(ValueError, match="of picture 0, which is not among the 3"):
+    with pytest.raises(ValueError, match="of image 0, which is not among the 3"):
         coco_average_precision(predictions, part)
     assert list(truth.subset([1, 77]).sizes) == [1]
 
 
 def test_a_damaged_picture_counts_nowhere_and_shifts_no_other():
     dataset = Pictures(picture(A), None, picture(B), picture())
-    with pytest.warns(UserWarning, match=r"1 of 4 images were left out:\n  picture 1 is damaged"):
+    with pytest.warns(UserWarning, match=r"1 of 4 images were left out:\n  image 1 is damaged"):
         truth = true_objects(dataset)
     assert list(truth.sizes) == [0, 2, 3]
     predictions = predict((0, 1.0, A), (2, 1.0, B))
@@ -303,7 +303,7 @@ def test_a_damaged_picture_counts_nowhere_and_shifts_no_other():
 
 
 class Crowded(SampleDataset):
-    """Scenes whose last animal of each picture is a crowd."""
+    """Scenes whose last animal of each image is a crowd."""
 
     def __init__(self, scenes):
         for name in ("name", "split", "classes", "image_size", "seed"):

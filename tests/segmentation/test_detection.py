@@ -1,4 +1,4 @@
-"""The whole way from pictures to a result file: resumed exactly, refused with reasons."""
+"""The whole way from images to a result file: resumed exactly, refused with reasons."""
 
 import json
 import os
@@ -74,7 +74,7 @@ def test_a_run_goes_on_behind_the_last_whole_line(model, scenes, whole, tmp_path
     path, frame = whole
     lines = path.read_text().splitlines(keepends=True)
     cut = tmp_path / path.name
-    cut.write_text("".join(lines[:4]) + lines[4][:40])  # three pictures and a half
+    cut.write_text("".join(lines[:4]) + lines[4][:40])  # three images and a half
     seen = []
     draw = type(scenes).__getitem__
     monkeypatch.setattr(type(scenes), "__getitem__", lambda s, i: seen.append(i) or draw(s, i))

@@ -1,4 +1,4 @@
-"""The one-pass evaluation against the plain one, picture by picture."""
+"""The one-pass evaluation against the plain one, image by image."""
 
 from dataclasses import replace
 
@@ -89,9 +89,7 @@ def test_the_best_head_of_each_image_by_hand():
     assert best(both, part, none) == {"image": [7, 8], "iou": [0.75, 1.0]}
 
 
-@pytest.mark.parametrize(
-    "name", ["cat", "head", "legs", "animal", "picture", "image", "object", ""]
-)
+@pytest.mark.parametrize("name", ["cat", "head", "legs", "animal", "image", "image", "object", ""])
 def test_no_name_is_special_and_two_masks_may_have_one(name):
     """Three persons in one image are three masks, whatever they are called."""
     assert best(drawn((name, name))) == {"image": [7], "iou": [0.75]}
@@ -105,7 +103,7 @@ def test_no_name_is_special_and_two_masks_may_have_one(name):
     assert not frame.duplicated(["image", "place", "head"]).any() and not frame.is_part.any()
 
 
-@pytest.mark.parametrize("name", ["whole", "part", "picture"])
+@pytest.mark.parametrize("name", ["whole", "part", "image"])
 def test_parts_are_those_that_the_sample_says_whatever_they_are_called(name):
     parts = drawn(("whole", name), part_of=(None, 0))
     turned = drawn((name, "whole"), (RIGHT, LEFT), part_of=(1, None))

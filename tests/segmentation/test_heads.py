@@ -31,7 +31,7 @@ ANIMAL = ["....", ".HBB", ".LLL", "...."]
 
 
 class Drawn(SampleDataset):
-    """The animal above, moved down a patch in every other picture."""
+    """The animal above, moved down a patch in every other image."""
 
     def __len__(self):
         return 6
@@ -195,7 +195,7 @@ def test_the_head_with_the_highest_mean_is_chosen_and_the_first_of_equals():
 
 
 def two_kinds(order_of_second):
-    """Six heads in one order for the first kind of picture and in another for the second."""
+    """Six heads in one order for the first kind of image and in another for the second."""
     rng = np.random.default_rng(0)
     groups = np.array(["a", "b"] * 20)
     orders = {"a": np.arange(6.0), "b": np.array(order_of_second, float)}
@@ -212,7 +212,7 @@ def test_agreement_is_the_rank_correlation_of_the_orders(order):
 
 
 def test_the_diagonal_is_what_noise_allows():
-    """Heads that do not differ agree with nobody, not even with themselves on other pictures."""
+    """Heads that do not differ agree with nobody, not even with themselves on other images."""
     rng = np.random.default_rng(0)
     groups = np.repeat(np.arange(8), 20)
     found = head_agreement(rng.standard_normal((300, 160, 12)), groups)

@@ -15,7 +15,7 @@ MODULE = import_module("crate_analysis.segmentation.maskcut")  # the function ha
 
 
 def planted(*boxes, grid=GRID, noise=0.0, seed=0):
-    """Features of a picture whose boxes (top, bottom, left, right) each point their own way."""
+    """Features of an image whose boxes (top, bottom, left, right) each point their own way."""
     generator = torch.Generator().manual_seed(seed)
     labels = torch.zeros(grid, dtype=torch.long)
     for number, (top, bottom, left, right) in enumerate(boxes, 1):
@@ -85,7 +85,7 @@ def test_wrong_requests():
 
 
 def random_field(seed, grid, channels=16):
-    """Features that vary smoothly over the picture, as a network's do."""
+    """Features that vary smoothly over the image, as a network's do."""
     generator = torch.Generator().manual_seed(seed)
     coarse = torch.randn(1, channels, 5, 5, generator=generator)
     field = torch.nn.functional.interpolate(coarse, grid, mode="bicubic")[0].flatten(1).T

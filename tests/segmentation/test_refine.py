@@ -1,4 +1,4 @@
-"""A disc that is seen in the picture, and masks of it as coarse patches."""
+"""A disc that is seen in the image, and masks of it as coarse patches."""
 
 import sys
 

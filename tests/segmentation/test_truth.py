@@ -33,7 +33,7 @@ def heads(*corners: str) -> torch.Tensor:
     return torch.tensor([[[[c == "1" for c in row] for row in map_.split()] for map_ in corners]])
 
 
-# An animal of four pixels; the left half of the picture is two patches of 2 x 2 pixels.
+# An animal of four pixels; the left half of the image is two patches of 2 x 2 pixels.
 #   a a . .        With the undecided pixels as background the left half has 4 of 8 pixels right,
 #   a v . .        IoU 1/2; without them it has 4 of 6, IoU 2/3.
 #   a c . .

@@ -1,4 +1,4 @@
-"""Views of pictures whose brightness tells what became of them."""
+"""Views of images whose brightness tells what became of them."""
 
 import sys
 from itertools import pairwise
@@ -17,7 +17,7 @@ def views(images, n_local=2, seed=0, start=0, jitter=0.0):
 
 
 def ramp(n, axis):
-    """Pictures whose value is 5 times the row or column; grey, so greyscale changes nothing."""
+    """Images whose value is 5 times the row or column; grey, so greyscale changes nothing."""
     values = 5 * torch.arange(SIZE, dtype=torch.uint8)
     picture = values[:, None] if axis == 0 else values[None, :]
     return picture.expand(n, 3, SIZE, SIZE)
@@ -31,7 +31,7 @@ def test_crops_have_their_sizes_and_number():
 
 
 def slope(crops):
-    """Of a ramp that was cropped, in units of its own: the share of the picture's side, signed."""
+    """Of a ramp that was cropped, in units of its own: the share of the image's side, signed."""
     size = crops.shape[-1]
     inner = crops[:, :, 0].float()[..., 4:-4, 4:-4]  # blur bends the ramp at the border
     across = (inner[..., -1] - inner[..., 0]).mean(-1)

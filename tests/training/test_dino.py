@@ -10,8 +10,8 @@ import torch
 from crate_analysis import build_model, load_model
 from crate_analysis.training import dino
 from crate_analysis.training.dino import Dino, DinoRecipe, ProjectionHead, distillation_loss
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.loop import Execution, Part
-from crate_analysis.training.pictures import CachedPictures
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "patch_size": 24}
 
@@ -26,12 +26,12 @@ def recipe(arch="crate_micro_patch6_72.creatures", **changes):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("pictures")
+    return tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="module")
 def pictures(cache):
-    return CachedPictures("creatures", "train", 72, 48, 0, cache)
+    return CachedImages("creatures", "train", 72, 48, 0, cache)
 
 
 def make_task(pictures, plan):
@@ -196,7 +196,7 @@ def test_teacher_and_centre_move_by_their_momenta(pictures):
     for weight in task.teacher.parameters():
         torch.testing.assert_close(weight, torch.full_like(weight, 0.9 * 1 + 0.1 * 3))
     torch.testing.assert_close(task.center, 0.2 * mean)
-    task.after_update(0)  # a step without pictures: the sums began again
+    task.after_update(0)  # a step without images: the sums began again
     torch.testing.assert_close(task.center, 0.8 * 0.2 * mean)
 
 
@@ -231,7 +231,7 @@ def test_the_last_layer_is_frozen_at_the_start_and_gradients_are_clipped(picture
 
 
 def test_collapse_shows(pictures):
-    """One answer to all pictures: no divergence; uniform, or, where one output dominates, sharp."""
+    """One answer to all images: no divergence; uniform, or, where one output dominates, sharp."""
     task = make_task(pictures, recipe(student_temperature=0.1, first_teacher_temperature=0.1))
     for branch in (task.student, task.teacher):
         torch.nn.init.zeros_(branch.head.mlp[-1].weight)
@@ -297,7 +297,7 @@ def test_an_interrupted_run_ends_in_the_same_bits(finished, cache, tmp_path, mon
 
 
 def test_rendering_the_pictures_changes_no_weights(finished, tmp_path):
-    run_in(tmp_path / "run", tmp_path / "pictures")
+    run_in(tmp_path / "run", tmp_path / "images")
     whole = (finished / "model.safetensors").read_bytes()
     assert (tmp_path / "run" / "model.safetensors").read_bytes() == whole
 

@@ -31,7 +31,7 @@ def test_the_runs_that_did_not_learn_their_task_failed_and_the_others_passed():
 
 def test_raw_pixels_are_asked_of_the_same_images(tmp_path, monkeypatch):
     monkeypatch.setattr(gate, "KNOWN", 60)
-    monkeypatch.setattr(gate, "REPORTED_PICTURES", 30)
+    monkeypatch.setattr(gate, "REPORTED_IMAGES", 30)
     found = gate.raw_pixel_accuracy("creatures", 36, 0, tmp_path)
     features = []
     for split, count in (("train", 60), ("val", 30)):

@@ -17,8 +17,8 @@ import torch
 
 from crate_analysis import build_model
 from crate_analysis.training.__main__ import main
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.loop import Part, claimed, is_training, read_checkpoint
-from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.recipe import SupervisedRecipe
 from crate_analysis.training.ship import check_name
 from crate_analysis.training.supervised import Classification
@@ -281,7 +281,7 @@ def test_what_is_shipped_is_replaced_only_when_asked(finished, train, cache, tmp
     data = tmp_path / "data"
     data.mkdir()
     monkeypatch.setenv("CRATE_ANALYSIS_DATA", str(data))
-    monkeypatch.setattr("crate_analysis.training.ship.REPORTED_PICTURES", 8)
+    monkeypatch.setattr("crate_analysis.training.ship.REPORTED_IMAGES", 8)
     ship = ["ship", str(finished), "small", "--cache", str(cache)]
     main([*ship, "--snapshots", "1", "--gate", "0.9"])
     card = json.loads((data / "small.json").read_text())
@@ -392,7 +392,7 @@ def test_what_is_left_out_has_no_influence(family, cache):
     torch.manual_seed(0)
     model = build_model(arch, patch_size=24, dim=8, heads=2, depth=2)
     recipe = SupervisedRecipe(arch, n_train=100, batch_size=4, patch_dropout=0.5, flip=False)
-    held_out = CachedPictures("creatures", "val", 72, 8, 0, cache)
+    held_out = CachedImages("creatures", "val", 72, 8, 0, cache)
     task = Classification(model, recipe, held_out)
     images = torch.randint(0, 256, (4, 3, 72, 72), dtype=torch.uint8)
     labels = torch.arange(4)

@@ -58,7 +58,7 @@ def few(monkeypatch):
         monkeypatch.setattr(module, name, 24)
     monkeypatch.setattr(module, "N_SCENES", 4)
     monkeypatch.setattr("crate_analysis.training.gate.KNOWN", 24)
-    monkeypatch.setattr("crate_analysis.training.gate.REPORTED_PICTURES", 8)
+    monkeypatch.setattr("crate_analysis.training.gate.REPORTED_IMAGES", 8)
 
 
 @pytest.mark.slow

@@ -75,5 +75,5 @@ def test_what_cannot_be_run_is_refused(changes, message, unchecked):
 
 
 def test_batches_larger_than_the_data_are_refused():
-    with pytest.raises(ValueError, match="batch_size=64 is more than the n_train=32 pictures"):
+    with pytest.raises(ValueError, match="batch_size=64 is more than the n_train=32 images"):
         SupervisedRecipe("crate_micro_patch6_72.creatures", n_train=32, batch_size=64)

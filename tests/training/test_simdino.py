@@ -10,8 +10,8 @@ from crate_analysis import build_model, load_model
 from crate_analysis.datasets import load_dataset
 from crate_analysis.training import simdino
 from crate_analysis.training.dino import Dino, DinoRecipe
+from crate_analysis.training.images import CachedImages
 from crate_analysis.training.loop import Execution, Part
-from crate_analysis.training.pictures import CachedPictures
 from crate_analysis.training.simdino import SimDino, SimDinoRecipe, alignment, expansion
 
 TINY = {"dim": 16, "depth": 1, "heads": 2, "patch_size": 24}
@@ -26,17 +26,17 @@ def recipe(kind=SimDinoRecipe, **changes):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("pictures")
+    return tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="module")
 def pictures(cache):
-    return CachedPictures("creatures", "train", 72, 48, 0, cache)
+    return CachedImages("creatures", "train", 72, 48, 0, cache)
 
 
 @pytest.fixture(scope="module")
 def partners(cache):
-    return CachedPictures("creatures-restaged", "train", 72, 48, 0, cache)
+    return CachedImages("creatures-restaged", "train", 72, 48, 0, cache)
 
 
 def make_task(kind, plan, pictures, partners=None):

@@ -23,7 +23,7 @@ SMALL = ["--arch", "crate_micro_patch6_72.creatures", "--set", "dim=32", "depth=
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("pictures")
+    return tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="module")
@@ -113,10 +113,10 @@ def test_what_cannot_be_trained_leaves_nothing_behind(cache, tmp_path):
 
 def test_shipping_writes_weights_and_a_card(finished, cache, tmp_path, monkeypatch):
     monkeypatch.setenv("CRATE_ANALYSIS_DATA", str(tmp_path))
-    monkeypatch.setattr("crate_analysis.training.ship.REPORTED_PICTURES", 40)
+    monkeypatch.setattr("crate_analysis.training.ship.REPORTED_IMAGES", 40)
     main(["ship", str(finished), "small", "--cache", str(cache)])
     card = json.loads((tmp_path / "small.json").read_text())
-    assert card["validation_pictures"] == 40
+    assert card["validation_images"] == 40
     assert len(card["curve"]) == 4
     assert f"train {finished.as_posix()} --arch crate_micro_patch6_72.creatures" in card["command"]
     assert "--epochs 4" in card["command"] and "dim=32" in card["command"]
@@ -133,7 +133,7 @@ def test_snapshots_are_shipped_the_initial_one_and_the_latest(
     finished, cache, tmp_path, monkeypatch
 ):
     monkeypatch.setenv("CRATE_ANALYSIS_DATA", str(tmp_path))
-    monkeypatch.setattr("crate_analysis.training.ship.REPORTED_PICTURES", 12)
+    monkeypatch.setattr("crate_analysis.training.ship.REPORTED_IMAGES", 12)
     shipping = ["ship", str(finished), "small", "--cache", str(cache)]
     main([*shipping, "--snapshots", "2"])
     card = json.loads((tmp_path / "small.json").read_text())

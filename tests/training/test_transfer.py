@@ -1,4 +1,4 @@
-"""Probes on features whose answer is known, networks of a few weights, coloured pictures."""
+"""Probes on features whose answer is known, networks of a few weights, coloured images."""
 
 import dataclasses
 import json
@@ -24,7 +24,7 @@ from crate_analysis.training.transfer import (
     fine_tune,
     linear_probe,
     load_splits,
-    pixel_features,
+    pixels_of,
     probe_hits,
     read_features,
 )
@@ -49,7 +49,7 @@ def tiny_model(kind):
 
 
 def paint(folder, colour, count):
-    """Pictures of about one colour, and none the same."""
+    """Images of about one colour, and none the same."""
     folder.mkdir(parents=True)
     for index in range(count):
         pixels = np.full((16, 16, 3), colour, np.uint8)
@@ -71,7 +71,7 @@ def colours(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory):
-    return tmp_path_factory.mktemp("pictures")
+    return tmp_path_factory.mktemp("images")
 
 
 @pytest.fixture(scope="module")
@@ -152,7 +152,7 @@ def test_damaged_pictures_are_left_out(tmp_path):
     for split in ("train", "val"):
         paint(tmp_path / split / "blue", BLUE, 6)
         paint(tmp_path / split / "red", RED, 6)
-        (tmp_path / split / "blue" / "00.png").write_text("no picture")
+        (tmp_path / split / "blue" / "00.png").write_text("no image")
     with pytest.warns(LeftOutWarning, match=r"1 of 12 images were left out:\n.*00\.png"):
         splits = load_splits(f"folder:{tmp_path}", 16, 8, 4, 12, tmp_path / "cache")
     assert len(splits.val.indices) == len(splits.train.indices) + len(splits.dev.indices) == 11
@@ -206,7 +206,7 @@ def too_few(root):
         (no_splits, r"has no splits, so no split 'train'.* sort its images into folders train"),
         (one_class, r"has one class only, 'red': there is nothing to tell"),
         (other_classes, r"val has class folders that .*train does not have: green"),
-        (too_few, r"1 pictures of .* are fewer than its 2 classes: take at least 2"),
+        (too_few, r"1 images of .* are fewer than its 2 classes: take at least 2"),
     ],
     ids=lambda value: getattr(value, "__name__", ""),
 )
@@ -245,10 +245,10 @@ def test_patch_features_are_the_mean_of_normed_patches(kind, norm, splits):
 
 def test_pixels_are_averaged_to_cells(splits):
     part = splits.val.first(2)
-    features = pixel_features(part)
+    features = pixels_of(part)
     assert features.shape == (2, 3 * 18 * 18)
     red = features.unflatten(1, (3, 18, 18))[:, 0, 9, 9]
-    colours = torch.tensor([RED[0] if label else BLUE[0] for label in part.labels]) / 255
+    colours = torch.tensor([RED[0] if label else BLUE[0] for label in part.labels]) / 255 - 0.5
     torch.testing.assert_close(red, colours)
 
 
@@ -301,7 +301,7 @@ def test_the_untrained_network_has_other_weights_and_a_seed(splits):
 
 @pytest.mark.parametrize("size", [1, 33])
 def test_sizes_that_there_are_not_are_refused(size, splits):
-    with pytest.raises(ValueError, match=f"size {size} must be 2 to 32, the pictures to learn fr"):
+    with pytest.raises(ValueError, match=f"size {size} must be 2 to 32, the images to learn fr"):
         probe_hits({}, splits, (8, size))
 
 

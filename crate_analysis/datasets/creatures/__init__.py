@@ -1,4 +1,4 @@
-"""Generated pictures of animals with exact truth."""
+"""Generated images of animals with exact truth."""
 
 from .animal import PARTS
 from .chance import SPLITS

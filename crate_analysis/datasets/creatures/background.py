@@ -1,7 +1,7 @@
 """Stages, their scenery and light, and the places where animals will stand.
 
 Neither knows anything of the animals: they are drawn from a random stream of their own, and even
-the shadow on the ground depends on the light and the place alone. So the picture with the animal
+the shadow on the ground depends on the light and the place alone. So the image with the animal
 taken out carries no information about the species.
 """
 
@@ -65,7 +65,7 @@ class Tuft(NamedTuple):
 
 @dataclass(frozen=True)
 class Stage:
-    """Everything about a picture but its animals."""
+    """Everything about an image but its animals."""
 
     colours: Array  # (5, 3), as `SCENERIES`, with the light on them
     horizon: float | None  # height of the horizon; None for a wall without depth
@@ -82,13 +82,13 @@ class Stage:
 class Place(NamedTuple):
     """Where an animal stands, whatever its species."""
 
-    area: float  # share of the picture that it should cover
+    area: float  # share of the image that it should cover
     x: float
     ground: float
     facing: int
 
     def frame(self, extent: Extent) -> Frame:
-        """The frame of an animal of that extent: in the middle of the place, inside the picture."""
+        """The frame of an animal of that extent: in the middle of the place, inside the image."""
         width = extent.behind + extent.ahead
         unit = min(
             sqrt(self.area / extent.area), 0.98 / width, (self.ground - 0.01) / extent.height
@@ -99,7 +99,7 @@ class Place(NamedTuple):
 
 
 def draw_place(rng: np.random.Generator) -> Place:
-    """A place for a single animal, which fills a good part of the picture."""
+    """A place for a single animal, which fills a good part of the image."""
     area = 0.09 * (0.23 / 0.09) ** rng.random()
     side = sqrt(area)
     room = max(0.5 - 1.2 * side, 0.02)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-# The purposes of an item's streams; each family has its own, so that it shares no picture with
+# The purposes of an item's streams; each family has its own, so that it shares no image with
 # another one, not even a background. Animals of mixed parts draw everything that must not tell of
 # the rest from a stream of its own.
 STAGE, ANIMALS, PLACES, EXOTIC_STAGE, EXOTIC_ANIMALS = range(5)

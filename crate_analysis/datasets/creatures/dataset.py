@@ -1,4 +1,4 @@
-"""Pictures of one animal each, with its species and its parts."""
+"""Images of one animal each, with its species and its parts."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from .species import SPECIES, Species
 LENGTHS = {"train": 20_000, "val": 2_000, "test": 2_000, "dev": 2_000}
 
 
-class GeneratedPictures(SampleDataset):
+class GeneratedImages(SampleDataset):
     """What single animals and scenes have in common: how many there are, and of what size."""
 
     image_size: int
@@ -45,8 +45,8 @@ class GeneratedPictures(SampleDataset):
         return self.length
 
 
-class Creatures(GeneratedPictures):
-    """Generated pictures of single animals of twelve species.
+class Creatures(GeneratedImages):
+    """Generated images of single animals of twelve species.
 
     Item i of a split depends on (`seed`, `split`, i) only: `limit` sets how many there are, and
     `image_size` (pixels a side) at how fine a grid the same drawing is sampled. Masks are the
@@ -83,7 +83,7 @@ class Creatures(GeneratedPictures):
         )
 
     def background(self, index: int) -> UInt8[Tensor, "3 H W"]:
-        """The picture of item `index` without its animal."""
+        """The image of item `index` without its animal."""
         place, stage = self._setting(self.check(index))
         canvas = self._empty(place, stage)
         paint_foreground(canvas, stage)

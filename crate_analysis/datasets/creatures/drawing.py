@@ -3,7 +3,7 @@
 Every shape is a chain of tapered capsules, known by its signed distance (negative inside), so a
 drawing is the same at any size: an edge is blended over one pixel, and a pixel belongs to the shape
 that lies on top and whose distance is negative there. Textures are sums of plane waves, which
-cos(a + b) = cos a cos b - sin a sin b turns into one matrix product per picture.
+cos(a + b) = cos a cos b - sin a sin b turns into one matrix product per image.
 
 Coordinates run over [0, 1]^2, x to the right and y down.
 """
@@ -63,12 +63,12 @@ class Frame(NamedTuple):
     facing: int = 1
 
     def to_local(self, xs: Array, ys: Array) -> tuple[Array, Array]:
-        """Picture coordinates in the units of the frame."""
+        """Image coordinates in the units of the frame."""
         return (xs - self.x) * (self.facing / self.unit), (ys - self.y) * (1 / self.unit)
 
 
 class Canvas:
-    """A picture being painted from back to front, with the label of what is on top.
+    """An image being painted from back to front, with the label of what is on top.
 
     `rgb` (3, N, N) holds floats in [0, 1], `labels` (N, N) small integers, 0 for the background.
     """
@@ -109,7 +109,7 @@ class Canvas:
         under += coverage * (colour - under)
 
     def to_uint8(self) -> Array:
-        """The picture (3, N, N) as bytes."""
+        """The image (3, N, N) as bytes."""
         return (saturate(self.rgb) * 255 + 0.5).astype(np.uint8)
 
 

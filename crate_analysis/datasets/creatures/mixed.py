@@ -27,7 +27,7 @@ from .chance import (
     stream,
 )
 from .coat import draw_coat
-from .dataset import GeneratedPictures
+from .dataset import GeneratedImages
 from .drawing import Box, Canvas, Chain, Frame, solid
 from .mixtures import (
     COAT_CLASSES,
@@ -48,7 +48,7 @@ EDGE = 0.01
 """Share of the image's side that is left free at each edge."""
 
 
-class MixedCreatures(GeneratedPictures):
+class MixedCreatures(GeneratedImages):
     """Large animals of mixed parts in any coat; subclasses say what the label asks for.
 
     Item i of a split depends on (`seed`, `split`, i) only, and is the same image in each of the

@@ -1,4 +1,4 @@
-"""Pictures of one to three animals that may stand in front of each other."""
+"""Images of one to three animals that may stand in front of each other."""
 
 from __future__ import annotations
 
@@ -20,12 +20,12 @@ from .background import (
     paint_shadow,
 )
 from .chance import ANIMALS, PLACES, STAGE, between, stream
-from .dataset import GeneratedPictures
+from .dataset import GeneratedImages
 from .drawing import Array, Canvas, Frame, pixel_centres
 from .species import SPECIES
 
 VISIBLE = 0.5  # the least share of an animal that those in front of it must leave in view
-GRID = 48  # pixels a side at which that share is measured, whatever the picture's size
+GRID = 48  # pixels a side at which that share is measured, whatever the image's size
 
 
 class _Scene(NamedTuple):
@@ -40,8 +40,8 @@ class _Scene(NamedTuple):
         return [place.frame(plan_extent(animal.species.plan)) for animal, place in pairs]
 
 
-class CreatureScenes(GeneratedPictures):
-    """Generated pictures of one to three animals, from back to front in the order of the masks.
+class CreatureScenes(GeneratedImages):
+    """Generated images of one to three animals, from back to front in the order of the masks.
 
     Item i of a split depends on (`seed`, `split`, i) only. Masks are what is seen of each animal,
     named by its species; there is no label. At least half of each animal stays in view behind
@@ -79,7 +79,7 @@ class CreatureScenes(GeneratedPictures):
         return result
 
     def background(self, index: int) -> UInt8[Tensor, "3 H W"]:
-        """The picture of item `index` without its animals."""
+        """The image of item `index` without its animals."""
         scene = self._draw(self.check(index))
         canvas = self._empty(scene)
         paint_foreground(canvas, scene.stage)

@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from crate_analysis.datasets.batches import LeftOutWarning
-from crate_analysis.training.pictures import CachedPictures
+from crate_analysis.training.images import CachedImages
 from crate_analysis.writing import DamagedFileError
 
 N = 40
@@ -27,7 +27,7 @@ def root(tmp_path):
 
 
 def cached(root):
-    return CachedPictures(f"folder:{root}/images", "train", 6, N, 0, root / "cache")
+    return CachedImages(f"folder:{root}/images", "train", 6, N, 0, root / "cache")
 
 
 def reds(pictures):
@@ -113,7 +113,7 @@ def test_labels_that_were_edited_or_exchanged_are_written_again(root):
     path.write_text(path.read_text().replace("[0, ", "[1, ", 1))
     with pytest.warns(UserWarning, match="its images are read again"):
         assert read(cached(root))[1].count(0) == N // 2
-    other = CachedPictures(f"folder:{root}/images", "train", 5, N, 0, root / "other")
+    other = CachedImages(f"folder:{root}/images", "train", 5, N, 0, root / "other")
     shutil.copy(other.path.with_suffix(".json"), path)
     with pytest.warns(UserWarning, match="its images are read again"):
         assert reds(cached(root)) == list(range(N))
@@ -140,14 +140,14 @@ def test_images_of_another_file_are_refused(root):
 
 
 def test_what_draws_the_images_is_part_of_the_name(tmp_path, monkeypatch):
-    first = CachedPictures("creatures", "train", 24, 4, 0, tmp_path).path
-    monkeypatch.setattr("crate_analysis.training.pictures.of_code", lambda *_: "other code")
-    assert CachedPictures("creatures", "train", 24, 4, 0, tmp_path).path != first
+    first = CachedImages("creatures", "train", 24, 4, 0, tmp_path).path
+    monkeypatch.setattr("crate_analysis.training.images.of_code", lambda *_: "other code")
+    assert CachedImages("creatures", "train", 24, 4, 0, tmp_path).path != first
     assert not [path for path in tmp_path.iterdir() if ".part" in path.name]
 
 
 def test_images_without_labels_are_refused_before_they_are_read(root):
     shutil.move(root / "images" / "train" / "a", root / "flat")
     with pytest.raises(ValueError, match=r"has no label; training needs a data set with one class"):
-        CachedPictures(f"folder:{root}/flat", "val", 6, N, 0, root / "cache")
+        CachedImages(f"folder:{root}/flat", "val", 6, N, 0, root / "cache")
     assert not (root / "cache").exists()

@@ -29,7 +29,7 @@ WORTH_A_WORKER = 1000
 """Images that take about as long to read as a process takes to start."""
 
 
-class CachedPictures:
+class CachedImages:
     """The images of a split as one memory-mapped array; workers are not needed to read it.
 
     Images whose files are damaged or missing are left out, and listed by a warning each time.
@@ -81,16 +81,16 @@ def classes_of(recipe: Recipe, image_size: int) -> tuple[str, ...]:
     return tuple(classes)
 
 
-def cached_pictures(
+def cached_images(
     recipe: Recipe, image_size: int, folder: Path
-) -> tuple[CachedPictures, CachedPictures]:
+) -> tuple[CachedImages, CachedImages]:
     """The images that a recipe trains on, and those that it watches; one process renders them."""
     with first_process_first():
         return (
-            CachedPictures(
+            CachedImages(
                 recipe.dataset, "train", image_size, recipe.n_train, recipe.data_seed, folder
             ),
-            CachedPictures(
+            CachedImages(
                 recipe.dataset, recipe.monitor, image_size, recipe.n_val, recipe.data_seed, folder
             ),
         )
