@@ -85,7 +85,7 @@ def damaged(tmp_path):
             path.write_bytes(path.read_bytes()[:400])
         elif index > 3:
             path.write_text("no image")
-    return load_dataset(f"folder:{tmp_path / 'pictures'}", image_size=36)
+    return load_dataset(f"folder:{tmp_path / 'images'}", image_size=36)
 
 
 LISTED = r"(?s)4 of 7 images were left out:\n  .*2\.png cannot be read.*\n  .*6\.png"
