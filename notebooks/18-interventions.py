@@ -40,9 +40,9 @@
 # the same test.
 
 # %% tags=["parameters"]
-models: list[str] = ["crate-parts"]
+models: list[str] = ["crate-parts", "vit-parts"]
 dataset: str = "creatures-parts"
-n_images: int = 64
+n_images: int = 48
 n_twins: int = 16  # images that are drawn again with another part
 n_rates: int = 8  # images whose coding rate is measured under each edit
 gate: float = 0.8  # least share of right answers of a question that draws a conclusion
@@ -267,6 +267,10 @@ def of_twins(name, depth):
     "Put into the run of a twin that differs in the part, the chosen head carries "
     "{main[carried by the chosen head].mean:.0%} of the difference, and "
     "{main[carried by it of other parts].mean:.0%} where the twins differ in another part.",
+    "In {other} the chosen head's mean costs its question "
+    "{other[own question beyond the others, by mean].mean:.0%} more than the others, another "
+    "image's {other[own question beyond the others, by resample].mean:.0%}; it carries "
+    "{other[carried by the chosen head].mean:.0%} of the difference between twins.",
     "After the first layer the part's patches carry "
     "{main[carried by its patches, first layer].mean:.0%} of it, as many others "
     "{main[carried by other patches, first layer].mean:.0%}; before the last layer `[CLS]` alone "
@@ -294,7 +298,8 @@ def findings():
 
 
 # %% [markdown]
-# Intervals are over images: they speak of this network, not of its design. Losses are shares of
+# Intervals are over images: they speak of these networks, not of their designs; over trainings see
+# [Labels](17-labels.ipynb). Losses are shares of
 # the images whose answer was right and is no longer, less those the other way round. *Right* is
 # the share of right answers without any edit, by which the gate decides.
 #
