@@ -135,6 +135,47 @@ def test_dark_theme(page, site):
     assert not page.trouble, "\n".join(page.trouble)
 
 
+UNREADABLE = """() => {
+  const numbers = colour => colour.match(/[\\d.]+/g).map(Number);
+  const luminance = colour => {
+    const linear = colour.slice(0, 3).map(value => value / 255)
+      .map(value => value <= 0.03928 ? value / 12.92 : ((value + 0.055) / 1.055) ** 2.4);
+    return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2];
+  };
+  const ground = element => {
+    for (let at = element; at; at = at.parentElement) {
+      const colour = numbers(getComputedStyle(at).backgroundColor);
+      if (colour.length < 4 || colour[3] > 0.5) return colour;
+    }
+    return [255, 255, 255];
+  };
+  const found = [];
+  const texts = "article :is(p, li, td, th, figcaption, a, h1, h2)";
+  for (const element of document.querySelectorAll(texts)) {
+    if (!element.checkVisibility() || element.closest("pre, mjx-container, .headerlink")) continue;
+    const text = [...element.childNodes].filter(node => node.nodeType === 3)
+      .map(node => node.data.trim()).join("");
+    if (!text) continue;
+    const [a, b] = [numbers(getComputedStyle(element).color), ground(element)].map(luminance);
+    const contrast = (Math.max(a, b) + 0.05) / (Math.min(a, b) + 0.05);
+    if (contrast < 4) found.push(`${contrast.toFixed(1)}: ${text.slice(0, 60)}`);
+  }
+  return found;
+}"""
+"""Texts whose contrast with what they stand on is less than 4, as WCAG 2 computes it."""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_text_can_be_read_in_both_themes(scheme, page, site):
+    page.emulate_media(color_scheme=scheme)
+    faint = []
+    for name in PAGES:
+        page.goto(site + name, wait_until="load")
+        assert page.evaluate("document.documentElement.dataset.theme") == scheme
+        faint += [f"{name}: {text}" for text in page.evaluate(UNREADABLE)]
+    assert not faint, "\n".join(faint[:20])
+
+
 def test_search_finds_a_chapter(page, site):
     page.goto(site + "search.html?q=rate", wait_until="networkidle")
     results = page.locator("#search-results li a")
