@@ -10,7 +10,7 @@ from crate_analysis.walkthrough import LABELS, walkthrough, walkthrough_height
 RNG = np.random.default_rng(0)
 GRID = (2, 3)
 ARRAYS = {
-    "image": RNG.integers(0, 255, (20, 30, 3), dtype=np.uint8),
+    "picture": RNG.integers(0, 255, (20, 30, 3), dtype=np.uint8),
     "tokens": RNG.standard_normal((7, 5)),
     "projections": RNG.standard_normal((2, 7, 4)),
     "attention": RNG.dirichlet(np.ones(7), 2),
@@ -29,7 +29,7 @@ def ax():
 def test_it_holds_what_it_was_given(ax):
     assert walkthrough(**ARRAYS, labels=SAID, ax=ax) is ax
     shown = [np.asarray(image.get_array()) for image in ax.images]
-    assert np.array_equal(shown[0], ARRAYS["image"])
+    assert np.array_equal(shown[0], ARRAYS["picture"])
     assert np.array_equal(shown[2], ARRAYS["tokens"][:1].T)
     assert np.array_equal(shown[3], ARRAYS["tokens"][1:].T)
     assert np.array_equal(shown[5], ARRAYS["projections"][0, 1:].T)

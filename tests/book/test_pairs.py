@@ -5,12 +5,12 @@ import json
 import re
 import runpy
 from pathlib import Path
-from types import SimpleNamespace
 
 import jupytext
 import papermill
 import pytest
 from pybtex.database import parse_file
+from traitlets.config import Config
 
 ROOT = Path(__file__).parents[2]
 FOLDER = ROOT / "notebooks"
@@ -73,9 +73,8 @@ def test_no_outputs(name):
 @EACH
 def test_a_chapter_is_as_jupyterlab_saves_it(name):
     """What the save hook of `make lab` would change is not committed."""
-    config = SimpleNamespace(ServerApp=SimpleNamespace(), LabApp=SimpleNamespace())
     path = ROOT / "workflow/jupyter_config.py"
-    tidy = runpy.run_path(str(path), {"get_config": lambda: config})["tidy"]
+    tidy = runpy.run_path(str(path), {"get_config": Config})["tidy"]
     text = (FOLDER / f"{name}.ipynb").read_text(encoding="utf-8")
     notebook = json.loads(text)
     tidy({"type": "notebook", "content": notebook})
