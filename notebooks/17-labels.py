@@ -252,29 +252,24 @@ def findings_over_runs(design):
         yield Finding(
             name, f"asked for {of}: accuracy", by_seed(trainings, cell, "accuracy").mean()
         )
-        ears = interval(cell, "ears: AP")
-        if ears is not None:
-            yield Finding(name, f"asked for {of}: AP of ears", ears)
+        yield Finding(name, f"asked for {of}: AP of ears", interval(cell, "ears: AP") or [])
     for quantity, title in (("AP", "AP"), ("image-specific", "image-specific AP")):
         for part in parts:
-            less = difference(design, f"{part}: {quantity}")
-            if less is not None:
-                yield Finding(name, f"{title} of {part}, parts less coats", less, "labels")
+            less = difference(design, f"{part}: {quantity}") or []
+            yield Finding(name, f"{title} of {part}, parts less coats", less, "labels")
     for part in parts:
-        less = interval(design + PARTS, f"{part}: AP less the prior")
-        if less is not None:
-            yield Finding(name, f"asked for parts: AP of {part} less the location prior's", less)
+        less = interval(design + PARTS, f"{part}: AP less the prior") or []
+        yield Finding(name, f"asked for parts: AP of {part} less the location prior's", less)
     lost = lost_by_shuffling(design + PARTS)
-    if len(lost):
-        beyond = run_interval(lost - 0.5)
-        yield Finding(name, "lost by shuffling, less the half declared", beyond, "labels")
-        costs = [
-            over_runs(design + PARTS, f"{part}: lost in its question")
-            - over_runs(design + PARTS, f"{part}: lost in the others")
-            for part in parts
-        ]
-        mean = run_interval(sum(costs) / len(costs))
-        yield Finding(name, "taken out: own question less the others, mean over parts", mean)
+    beyond = run_interval(lost - 0.5) if len(lost) else []
+    yield Finding(name, "lost by shuffling, less the half declared", beyond, "labels")
+    costs = [
+        over_runs(design + PARTS, f"{part}: lost in its question")
+        - over_runs(design + PARTS, f"{part}: lost in the others")
+        for part in parts
+    ]
+    mean = run_interval(sum(costs) / len(costs)) if len(costs[0]) else []
+    yield Finding(name, "taken out: own question less the others, mean over parts", mean)
 
 
 def findings_of(name):

@@ -157,7 +157,17 @@ class AbsentNumberError(Exception):
     """A sentence speaks of a number that this run does not have."""
 
 
-class Subjects(dict[str, "Subject | dict[str, Subject]"]):
+class ByName(dict[str, "Subject"]):
+    """Subjects by their names; one that this run has not, such as a rival, is no error."""
+
+    def __missing__(self, name: str) -> Any:
+        near = nearest(name, self, cutoff=0.85)
+        if near:
+            raise KeyError(f"no finding is of {name!r}; did you mean {near!r}?")
+        raise AbsentNumberError(name)
+
+
+class Subjects(dict[str, "Subject | ByName"]):
     """The subjects that a sentence may name."""
 
     def __missing__(self, name: str) -> Any:

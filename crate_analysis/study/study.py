@@ -33,6 +33,7 @@ from crate_analysis.provenance import provenance
 from crate_analysis.segmentation.rivals import FROM_TRAINING, RIVALS
 from crate_analysis.specs import parse_spec, parse_specs
 from crate_analysis.study.findings import (
+    ByName,
     Finding,
     Subject,
     Subjects,
@@ -517,10 +518,10 @@ class Study:
             network.label: {"layer": network.layer + 1, "depth": len(network.model.layers)}
             for network in self.networks
         }
-        by = {
-            name: Subject(name, of.get(name, frame[:0]), quantities, **networks.get(name, {}))
+        by = ByName(
+            (name, Subject(name, of.get(name, frame[:0]), quantities, **networks.get(name, {})))
             for name in dict.fromkeys([*networks, *of])
-        }
+        )
         subjects = Subjects(main=by[self.labels[0]], by=by)
         if len(self.networks) > 1:
             subjects["other"] = by[self.labels[-1]]

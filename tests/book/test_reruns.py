@@ -144,8 +144,9 @@ def test_a_chapter_runs_on_other_images_and_weights(chapter, kind, runs):
         assert ("` has no " in shown) == bool(re.search(r'needs=[(\[]?"', source))
     else:
         assert not re.search(r"has no masks(?! of parts|, which noise)", shown)
-    # the chapter on photographs shows the first that it can read
-    measured = kind != "photographs" and chapter != "22-photographs"
+    # the chapter on photographs shows the first that it can read, that on training needs snapshots
+    nothing = chapter == "22-photographs" or (kind == "designs" and chapter == "15-training")
+    measured = kind != "photographs" and not nothing
     assert ("2 of 8 images were left out" in shown) == measured
     assert_shown_figures_are_saved(folder)
     assert_run_is_recorded(folder, chapter)

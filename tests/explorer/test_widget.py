@@ -254,7 +254,7 @@ def test_in_jupyterlab(browser, lab):
     page.goto(lab)
     page.locator(".jp-Notebook .jp-Cell").first.click(timeout=120_000)
     page.keyboard.press("Shift+Enter")
-    page.wait_for_selector(".ce[data-ready]", timeout=120_000)
+    page.wait_for_selector(".ce[data-ready]", timeout=300_000)
     assert page.locator(".ce-map").count() == 24
     assert page.locator(".ce-strip canvas").count() == 3
     before = page.locator(".ce-rate .ce-number").all_inner_texts()

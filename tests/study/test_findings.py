@@ -8,6 +8,7 @@ import pytest
 from crate_analysis.measures import MeanInterval
 from crate_analysis.study import RESULTS, Finding, Number
 from crate_analysis.study.findings import (
+    ByName,
     Subject,
     Subjects,
     decide,
@@ -122,3 +123,13 @@ def test_the_rows_survive_the_file():
     text = frame.to_csv(index=False)
     assert text.splitlines()[0] == ",".join(RESULTS)
     assert pd.read_csv(pd.io.common.StringIO(text)).iloc[0]["verdict"] == "holds"
+
+
+def test_a_rival_that_this_run_has_not_leaves_its_sentence_out_and_a_slip_is_told():
+    frame = results_frame([Finding("mean mask", "IoU", 0.4)])
+    by = ByName({"mean mask": Subject("mean mask", frame, ["IoU"])})
+    known = Subjects(main=by["mean mask"], by=by)
+    sentences = ["{by[mean mask][IoU].mean}.", "{by[k-means masks][IoU].mean}."]
+    assert write_sentences(sentences, known) == ["0.4."]
+    with pytest.raises(KeyError, match="no finding is of 'mean masks'; did you mean 'mean mask'"):
+        write_sentences(["{by[mean masks][IoU].mean}."], known)

@@ -33,7 +33,8 @@ def build_editable(folder, settings=None, metadata=None):
     metadata += ["Provides-Extra: book", "Provides-Extra: test"]
     tags = ["Wheel-Version: 1.0", "Root-Is-Purelib: true", "Tag: py3-none-any"]
     with zipfile.ZipFile(pathlib.Path(folder, name), "w") as wheel:
-        wheel.writestr("clone.pth", os.getcwd())
+        # in ASCII, as setuptools does: Python reads these files in the locale's encoding
+        wheel.writestr("clone.pth", f"import sys; sys.path.append({ascii(os.getcwd())})")
         wheel.writestr(INFO + "METADATA", "\\n".join(metadata))
         wheel.writestr(INFO + "WHEEL", "\\n".join(tags))
         wheel.writestr(INFO + "entry_points.txt", "[console_scripts]\\nwhere = where:main")
