@@ -21,7 +21,7 @@ from crate_analysis.training.experiments import (
     write_table,
 )
 from crate_analysis.training.loop import Execution
-from crate_analysis.training.measured import N_IMAGES, measure_experiment
+from crate_analysis.training.measured import N_IMAGES, TABLE, measure_experiment
 from crate_analysis.training.objectives import OBJECTIVES, Objective
 from crate_analysis.training.recipe import Optimizer, Precision, Schedule
 from crate_analysis.training.runs import read_runs
@@ -71,39 +71,32 @@ def _parser() -> argparse.ArgumentParser:
     )
     _add_cache(publish)
 
-    batch = commands.add_parser(
-        "experiment",
-        help="run all trainings that a file describes, or go on with them",
-        formatter_class=formatter,
-        allow_abbrev=False,
+    batch, measure = (
+        commands.add_parser(name, help=text, formatter_class=formatter, allow_abbrev=False)
+        for name, text in (
+            ("experiment", "run all trainings that a file describes, or go on with them"),
+            ("measure", "measure an experiment's finished runs, as its file's `measure` says"),
+        )
     )
+    for one in (batch, measure):
+        one.add_argument("file", type=Path, help="YAML, see crate_analysis.training.experiments")
+        one.add_argument("folder", type=Path, help="where the runs are kept")
+        _add_cache(one)
     batch.set_defaults(run=_experiment)
-    batch.add_argument("file", type=Path, help="YAML, see crate_analysis.training.experiments")
-    batch.add_argument("folder", type=Path, help="where the runs are kept")
     batch.add_argument(
         "--jobs", type=_positive, help="runs at a time; by default as many as there are cores for"
     )
     batch.add_argument("--shard", default="1/1", help="k/n: the k-th of n parts, for a cluster")
     batch.add_argument("--status", action="store_true", help="only write and show the table")
     _add_execution(batch, 1)
-    _add_cache(batch)
 
-    measure = commands.add_parser(
-        "measure",
-        help="measure the finished runs of an experiment, as its file's `measure` says",
-        formatter_class=formatter,
-        allow_abbrev=False,
-    )
     measure.set_defaults(run=_measure)
-    measure.add_argument("file", type=Path, help="YAML, see crate_analysis.training.experiments")
-    measure.add_argument("folder", type=Path, help="where the runs are kept")
     measure.add_argument(
         "--table", type=Path, help="a copy of FOLDER/measured.csv, such as one to ship"
     )
     measure.add_argument("--images", type=_positive, default=N_IMAGES, help="of the split val")
     measure.add_argument("--jobs", type=_positive, default=1, help="runs at a time")
     measure.add_argument("--threads", type=_positive, default=1, help="of each run")
-    _add_cache(measure)
 
     compare = commands.add_parser(
         "compare", help="write what a folder of runs came to as CSV", allow_abbrev=False
@@ -269,7 +262,7 @@ def _measure(options: argparse.Namespace) -> None:
         options.threads,
     )
     if options.table:
-        write_text(options.table, table.to_csv(index=False, float_format="%.5g"))
+        write_text(options.table, (options.folder / TABLE).read_text(encoding="utf-8"))
     last = table[table.step == table.groupby(["cell", "seed"]).step.transform("max")]
     print(last.pivot_table(index="quantity", columns="cell", values="mean", sort=False).round(3))
 

@@ -8,7 +8,7 @@ small: it is what of all runs but the first is shipped.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -39,6 +39,7 @@ from crate_analysis.segmentation import (
     best_heads,
     best_overlaps,
     coco_average_precision,
+    head_scores,
     image_specific,
     scores_with_rivals,
     true_objects,
@@ -50,12 +51,14 @@ from crate_analysis.training.experiments import Experiment, Run, is_finished
 from crate_analysis.training.gate import raw_pixel_accuracy
 from crate_analysis.training.knn import knn_accuracy
 from crate_analysis.training.recipe import Recipe
-from crate_analysis.walk import READING, Reading, walk
+from crate_analysis.walk import READING, walk
 from crate_analysis.writing import read_sealed, seal, write_text
 
 COLUMNS = ["cell", "seed", "step", "learning_rate", "quantity", "mean", "low", "high"]
 TABLE = "measured.csv"
 AP = "average_precision"
+WITHIN = Scoring(within=("object",), values=("average_precision",))
+"""How heads are scored for parts: within the animal."""
 N_IMAGES = 200
 N_SCENES = 60
 N_EDITED = 100
@@ -76,11 +79,10 @@ class Subject(NamedTuple):
     n_images: int
     cache: Path
 
-    def images(self, split: str = "val", dataset: str = "", limit: int = 0) -> SampleDataset:
-        """Of the data set that the run was trained on, or another one."""
-        size = self.model.config.image_size
-        name = dataset or self.recipe.dataset
-        return load_dataset(name, split, size, limit or self.n_images, self.recipe.data_seed)
+    def images(self, split: str = "val", limit: int = 0) -> SampleDataset:
+        """Of the data set that the run was trained on."""
+        recipe, size = self.recipe, self.model.config.image_size
+        return load_dataset(recipe.dataset, split, size, limit or self.n_images, recipe.data_seed)
 
 
 Numbers = dict[str, MeanInterval]
@@ -98,23 +100,13 @@ def accuracy(subject: Subject) -> Numbers:
     }
 
 
-def maps_frame(
-    model: UnrolledModel, images: SampleDataset, draws: int = 4, seed: int = 0,
-    reading: Reading = READING,
-) -> pd.DataFrame:  # fmt: skip
-    """The IoU of the best head and the image-specific part of it, by layer, image and object.
-
-    Mass rule; whole objects. Columns of `image_specific`.
-    """
-    scores = scores_with_rivals(
-        model, images, images, Scoring(values=("iou",)), None, [OTHERS], draws, seed, reading
-    )
-    return image_specific(best_heads(scores.query("not is_part")))
-
-
 def maps(subject: Subject) -> Numbers:
     """Image-specific IoU of the best head: at the cross-fitted best layer, and over all layers."""
-    frame = maps_frame(subject.model, subject.images())
+    images, scoring = subject.images(), Scoring(values=("iou",))
+    scores = scores_with_rivals(
+        subject.model, images, images, scoring, rivals=[OTHERS], reading=READING
+    )
+    frame = image_specific(best_heads(scores.query("not is_part")))
     columns = ["layer", "image", "iou", "image_specific"]
     best = cross_fit(frame[columns], "layer", "image_specific")
     return {
@@ -150,23 +142,16 @@ def objects(subject: Subject) -> Numbers:
     }
 
 
-def parts_frame(
-    model: UnrolledModel, images: SampleDataset, train: SampleDataset, seed: int = 0,
-    reading: Reading = READING,
-) -> pd.DataFrame:  # fmt: skip
-    """Average precision within the animal of every head for every part, and its rivals'."""
-    scoring = Scoring(within=("object",), values=("average_precision",))
-    return scores_with_rivals(
-        model, images, train, scoring, rivals=[OTHERS, PRIOR, RANDOM], seed=seed, reading=reading
-    )
-
-
 def parts(subject: Subject) -> Numbers:
     """How well the best head ranks the pixels of each part, chosen on the other half of the images.
 
     For each part: AP, its image-specific part, and AP less that of the location prior.
     """
-    frame = parts_frame(subject.model, subject.images(), subject.images("train"))
+    rivals = [OTHERS, PRIOR, RANDOM]
+    frame = scores_with_rivals(
+        subject.model, subject.images(), subject.images("train"), WITHIN, rivals=rivals,
+        reading=READING,
+    )  # fmt: skip
     chosen = cross_fit(frame, ["layer", "head"], AP, by=["maps", "mask"])
     numbers: Numbers = {}
     for mask, rows in chosen.groupby("mask", sort=False):
@@ -196,9 +181,8 @@ def edits(subject: Subject) -> Numbers:
     train = subject.images("train", limit=N_EDITED)
     others = record(subject.model, train, reading=READING)
     costs = head_costs(subject.model, images, others, ["mean"], READING)
-    frame = parts_frame(subject.model, images, train)
-    frame = frame[(frame["maps"] == "own") & frame["mask"].isin(asked)]
-    chosen = cross_fit(frame, ["layer", "head"], AP, by=["mask"])
+    frame = head_scores(subject.model, images, WITHIN, reading=READING)
+    chosen = cross_fit(frame[frame["mask"].isin(asked)], ["layer", "head"], AP, by=["mask"])
     lost = chosen_costs(costs, chosen[["model", "mask", "image", "layer", "head"]])
     told = costs.drop_duplicates(["image", "question"])
     numbers: Numbers = {}
@@ -291,7 +275,7 @@ def measure_run(
             continue
         subject = Subject(load_model(path), first, recipe, n_images, cache)
         for name in names:
-            about = digest([path.read_bytes(), _CODE.encode(), name.encode(), b"%d" % n_images])
+            about = digest([path.read_bytes(), _code().encode(), name.encode(), b"%d" % n_images])
             store = folder / "measured" / f"{name}-{step:06d}.json"
             numbers = _kept(store, about)
             if numbers is None:
@@ -302,7 +286,9 @@ def measure_run(
     return pd.DataFrame(rows, columns=["step", "quantity", "mean", "low", "high"])
 
 
-_CODE = of_code(Path(__file__).parents[1])
+@cache
+def _code() -> str:
+    return of_code(Path(__file__).parents[1])
 
 
 def _kept(store: Path, about: str) -> dict[str, list[float]] | None:
