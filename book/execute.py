@@ -164,6 +164,9 @@ def kernel_settings() -> Iterator[Config]:
 
     Its sockets are files in that folder: ports, which are taken some time after they were chosen,
     may have been given to two kernels by then, and can be reached by other users of the machine.
+
+    After the last cell it is killed. A kernel that is asked to leave closes its sockets in one
+    thread while another still writes to them; once in a while it prints a traceback of that.
     """
     folder = scratch_folder()
     try:
@@ -177,7 +180,7 @@ def kernel_settings() -> Iterator[Config]:
         manager: dict[str, Any] = {"connection_file": str(folder / "k.json")}
         if hasattr(socket, "AF_UNIX") and len(os.fsencode(folder / "k-ipc-5")) <= SOCKET_PATH:
             manager["transport"] = "ipc"
-        yield Config(ConnectionFileMixin=manager)
+        yield Config(ConnectionFileMixin=manager, NotebookClient={"shutdown_kernel": "immediate"})
     finally:
         shutil.rmtree(folder, ignore_errors=True)
 

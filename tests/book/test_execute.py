@@ -298,6 +298,18 @@ def test_kernels_do_not_meet_on_ports(tmp_path):
     assert len(list((tmp_path / "out").glob("*.ipynb"))) == 12
 
 
+def test_a_kernel_has_no_last_word(tmp_path):
+    """It is not asked to leave: what it does then can end in a traceback on the screen."""
+    last = tmp_path / "last"
+    write(
+        tmp_path / "a.ipynb",
+        f"import atexit, pathlib\natexit.register(pathlib.Path({str(last)!r}).touch)",
+    )
+    done = run(tmp_path / "a.ipynb", tmp_path / "b.ipynb")
+    assert done.returncode == 0 and not done.stderr, done.stderr
+    assert not last.exists()
+
+
 @pytest.fixture
 def kernels(tmp_path, monkeypatch):
     """A kernel that notes each start, and does something else the first times."""
