@@ -126,14 +126,14 @@ class Training:
         if variant.literal:
             model = literal(model)
         size, n_classes = model.config.image_size, model.config.num_classes
-        self.pictures = RandomImages(case.batch_size, size, n_classes)
+        self.data = RandomImages(case.batch_size, size, n_classes)
         self.recipe = SupervisedRecipe(
             arch=case.arch,
             n_train=case.batch_size,
             batch_size=case.batch_size,
             precision=variant.precision,
         )
-        self.task = Classification(model, self.recipe, self.pictures).to(device).train()
+        self.task = Classification(model, self.recipe, self.data).to(device).train()
         self.optimizer = self.recipe.make_optimizer(self.task.parameter_groups())
         self.parts = split_batch(case.batch_size, 1, variant.accumulate)[0]
         self.device = device
@@ -144,7 +144,7 @@ class Training:
         indices = self.recipe.batch_indices(0)
         self.optimizer.zero_grad()
         for first, last in self.parts:
-            images, labels = self.pictures.batch(indices[first:last])
+            images, labels = self.data.batch(indices[first:last])
             loss, _ = self.task(
                 images.to(self.device), labels.to(self.device), Part(0, first, last)
             )

@@ -15,17 +15,17 @@ from crate_analysis.probes import cls_attention
 
 MODELS = {"crate-creatures": -2, "vit-creatures": -1}  # the layers that the paper takes
 LABELS = {"crate": "CRATE", "vit": "ViT"}
-N_PICTURES = 5
+N_IMAGES = 5
 
 
 def draw(path: Path) -> None:
     """Write the first images of the validation split with every head's map beside them."""
     samples, columns = [], ["image"]
-    lines: list[list] = [[] for _ in range(N_PICTURES)]
+    lines: list[list] = [[] for _ in range(N_IMAGES)]
     for name, layer in MODELS.items():
         model = load_model(name)
-        pictures = load_dataset("creatures", "val", model.config.image_size, N_PICTURES)
-        samples = [pictures[index] for index in range(N_PICTURES)]
+        dataset = load_dataset("creatures", "val", model.config.image_size, N_IMAGES)
+        samples = [dataset[index] for index in range(N_IMAGES)]
         images = model.normalize(stack_images(samples))
         maps = cls_attention(model, images, layer).numpy()
         columns += [f"{LABELS[model.config.family]}\nhead {k + 1}" for k in range(maps.shape[1])]

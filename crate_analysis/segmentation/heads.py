@@ -97,10 +97,10 @@ def _resample(
     """How often each draw with replacement takes each image of each half."""
     counts = np.zeros((resamples, *halves.shape))
     for half, members in enumerate(halves):
-        pictures = np.flatnonzero(members)
-        if len(pictures):
-            even = np.full(len(pictures), 1 / len(pictures))
-            counts[:, half, pictures] = rng.multinomial(len(pictures), even, size=resamples)
+        drawn = np.flatnonzero(members)
+        if len(drawn):
+            even = np.full(len(drawn), 1 / len(drawn))
+            counts[:, half, drawn] = rng.multinomial(len(drawn), even, size=resamples)
     return counts[:, None]
 
 

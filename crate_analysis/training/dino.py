@@ -117,14 +117,14 @@ class Dino(SelfDistillation):
         self,
         backbone: UnrolledModel,
         recipe: DinoRecipe,
-        pictures: CachedImages,
+        data: CachedImages,
         held_out: CachedImages,
         partners: CachedImages | None = None,
     ) -> None:
         head = ProjectionHead(
             backbone.config.dim, recipe.hidden_dim, recipe.bottleneck_dim, recipe.out_dim
         )
-        super().__init__(backbone, head, recipe, pictures, held_out, partners)
+        super().__init__(backbone, head, recipe, data, held_out, partners)
         self.center: Tensor
         self.register_buffer("center", torch.zeros(recipe.out_dim))
         self._batch_mean: Tensor

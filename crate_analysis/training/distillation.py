@@ -65,7 +65,7 @@ class DistillationRecipe(Recipe):
     """Of the teacher at the first step; a cosine takes it to 1. Paper: 0.996, for longer runs."""
     clip: float = 3.0
     """Greatest norm of the gradient."""
-    knn_pictures: int = 4_000
+    knn_images: int = 4_000
     """Training images whose features vote on the class of the `monitor` split's."""
 
     def __post_init__(self) -> None:
@@ -75,7 +75,7 @@ class DistillationRecipe(Recipe):
             ("local_size", 1),
             ("hidden_dim", 1),
             ("bottleneck_dim", 1),
-            ("knn_pictures", NEIGHBOURS),
+            ("knn_images", NEIGHBOURS),
         ):
             if getattr(self, name) < least:
                 raise ValueError(f"{name}={getattr(self, name)} must be at least {least}")
@@ -162,7 +162,7 @@ class Branch(nn.Module):
 class SelfDistillation(Task):
     """A student and its teacher, of which the teacher's backbone is kept.
 
-    `partners` are images whose item i shows the same animal as item i of `pictures`.
+    `partners` are images whose item i shows the same animal as item i of `data`.
     """
 
     recipe: DistillationRecipe
@@ -172,13 +172,13 @@ class SelfDistillation(Task):
         backbone: UnrolledModel,
         head: nn.Module,
         recipe: DistillationRecipe,
-        pictures: CachedImages,
+        data: CachedImages,
         held_out: CachedImages,
         partners: CachedImages | None = None,
     ) -> None:
         super().__init__()
         self.recipe = recipe
-        self.pictures = pictures
+        self.data = data
         self.held_out = held_out
         self.partners = partners
         config = backbone.config
@@ -257,9 +257,9 @@ class SelfDistillation(Task):
 
     def evaluate(self) -> dict[str, float]:
         """Weighted k-NN accuracy of the teacher's `[CLS]` features."""
-        known = min(self.recipe.knn_pictures, len(self.pictures))
+        known = min(self.recipe.knn_images, len(self.data))
         accuracy = knn_accuracy(
-            *cls_features(self.model, self.pictures, known),
+            *cls_features(self.model, self.data, known),
             *cls_features(self.model, self.held_out, len(self.held_out)),
         )
         return {"dev_knn_accuracy": accuracy}
@@ -280,20 +280,20 @@ def distill(
     backbone = recipe.build_backbone()
     size = backbone.config.image_size
     classes_of(recipe, size)
-    pictures, held_out = cached_images(recipe, size, cache)
+    data, held_out = cached_images(recipe, size, cache)
     partners = None
     if recipe.partners:
         others = replace(recipe, dataset=recipe.partners)
         partners, _ = cached_images(others, size, cache)
     # rendering, where it is needed, has drawn from the global generator, and the head does so too
     torch.manual_seed(recipe.generator(4).initial_seed())
-    task = kind(backbone, recipe, pictures, held_out, partners)
+    task = kind(backbone, recipe, data, held_out, partners)
     with claimed(folder, recipe):
-        return run(task, recipe, folder, pictures, execution or Execution())
+        return run(task, recipe, folder, data, execution or Execution())
 
 
 def report(
-    model: UnrolledModel, recipe: DistillationRecipe, pictures: CachedImages, cache: Path
+    model: UnrolledModel, recipe: DistillationRecipe, data: CachedImages, cache: Path
 ) -> dict[str, Any]:
     """What a card tells of a backbone: its weighted k-NN accuracy on the given images.
 
@@ -303,14 +303,14 @@ def report(
         recipe.dataset,
         "train",
         model.config.image_size,
-        recipe.knn_pictures,
+        recipe.knn_images,
         recipe.data_seed,
         cache,
     )
     accuracy = knn_accuracy(
-        *cls_features(model, known, len(known)), *cls_features(model, pictures, len(pictures))
+        *cls_features(model, known, len(known)), *cls_features(model, data, len(data))
     )
-    raw = knn_accuracy(*_pixels(known), *_pixels(pictures))
+    raw = knn_accuracy(*_pixels(known), *_pixels(data))
     return {
         "validation_accuracy": accuracy,
         "gate": raw,
@@ -320,7 +320,7 @@ def report(
 
 @torch.inference_mode()
 def cls_features(
-    model: UnrolledModel, pictures: CachedImages, count: int
+    model: UnrolledModel, data: CachedImages, count: int
 ) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
     """A backbone's `[CLS]` features of the first `count` images, and their labels.
 
@@ -332,11 +332,11 @@ def cls_features(
     stride = EVALUATION_BATCH * world_size()
     for first in range(EVALUATION_BATCH * rank(), count, stride):
         here = slice(first, min(first + EVALUATION_BATCH, count))
-        images, _ = pictures.batch(list(range(here.start, here.stop)))
+        images, _ = data.batch(list(range(here.start, here.stop)))
         features[here] = model(model.normalize(images.to(device)))
-    return sum_over_processes(features).cpu(), torch.from_numpy(pictures.labels[:count])
+    return sum_over_processes(features).cpu(), torch.from_numpy(data.labels[:count])
 
 
-def _pixels(pictures: CachedImages) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
-    images, labels = pictures.batch(list(range(len(pictures))))
+def _pixels(data: CachedImages) -> tuple[Float[Tensor, "n d"], Int64[Tensor, " n"]]:
+    images, labels = data.batch(list(range(len(data))))
     return pixel_features(images), labels

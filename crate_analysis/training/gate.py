@@ -48,8 +48,8 @@ def raw_pixel_accuracy(dataset: str, image_size: int, data_seed: int, cache: Pat
     return knn_accuracy(*voting, *asked)
 
 
-def _features(pictures: CachedImages) -> tuple[Tensor, Tensor]:
-    images, labels = pictures.batch(list(range(len(pictures))))
+def _features(data: CachedImages) -> tuple[Tensor, Tensor]:
+    images, labels = data.batch(list(range(len(data))))
     return pixel_features(images), labels
 
 

@@ -106,7 +106,7 @@ class Execution:
 
 
 def run(
-    task: Task, recipe: Recipe, folder: Path, pictures: CachedImages, execution: Execution
+    task: Task, recipe: Recipe, folder: Path, data: CachedImages, execution: Execution
 ) -> UnrolledModel:
     """Train to the end of the recipe, from where an earlier run in `folder` stopped.
 
@@ -126,10 +126,10 @@ def run(
     if (folder / FINISHED).exists():
         task.model.load_state_dict(load_model(folder / FINISHED).state_dict())
         return task.model.eval()
-    if len(pictures) < recipe.n_train:
+    if len(data) < recipe.n_train:
         raise ValueError(
-            f"{recipe.dataset} has {len(pictures)} images to train on, not "
-            f"{recipe.n_train}; pass --n-train {len(pictures)} or fewer"
+            f"{recipe.dataset} has {len(data)} images to train on, not "
+            f"{recipe.n_train}; pass --n-train {len(data)} or fewer"
         )
     parts = split_batch(recipe.batch_size, world_size(), execution.accumulate)[rank()]
     device = execution.device
@@ -158,7 +158,7 @@ def run(
         optimizer.zero_grad()
         scores = torch.zeros(1 + len(task.metrics))
         for number, (first, last) in enumerate(parts, start=1):
-            images, labels = pictures.batch(indices[first:last])
+            images, labels = data.batch(indices[first:last])
             share = (last - first) / recipe.batch_size
             with _without_sum(scored) if number < len(parts) else nullcontext():
                 loss, metrics = scored(

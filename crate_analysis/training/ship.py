@@ -64,7 +64,7 @@ def ship(
     weights = folder / f"{name}.safetensors"
     save_model(load_model(run / "model.safetensors"), weights, dtype=torch.float16)
     model = load_model(weights)
-    pictures = CachedImages(
+    data = CachedImages(
         recipe.dataset,
         REPORTED_SPLIT,
         model.config.image_size,
@@ -72,7 +72,7 @@ def ship(
         recipe.data_seed,
         cache,
     )
-    report = OBJECTIVES[recipe.objective].report(model, recipe, pictures, cache)
+    report = OBJECTIVES[recipe.objective].report(model, recipe, data, cache)
     least = report.pop("gate", None) if gate is None else gate
     card = {
         "name": name,
@@ -85,8 +85,8 @@ def ship(
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
         **report,
         **({} if least is None else _gate(report["validation_accuracy"], least)),
-        "validation_images": len(pictures),
-        "classes": pictures.classes,
+        "validation_images": len(data),
+        "classes": data.classes,
         "steps": recipe.steps,
         "command": command(recipe, run, name, n_snapshots, gate),
         "settings": recipe.to_dict(),

@@ -97,12 +97,12 @@ class SimDino(SelfDistillation):
         self,
         backbone: UnrolledModel,
         recipe: SimDinoRecipe,
-        pictures: CachedImages,
+        data: CachedImages,
         held_out: CachedImages,
         partners: CachedImages | None = None,
     ) -> None:
         head = Bottleneck(backbone.config.dim, recipe.hidden_dim, recipe.bottleneck_dim)
-        super().__init__(backbone, head, recipe, pictures, held_out, partners)
+        super().__init__(backbone, head, recipe, data, held_out, partners)
 
     def score(
         self, teacher: Float[Tensor, "2 b k"], student: Float[Tensor, "v b k"], part: Part

@@ -47,17 +47,17 @@ READING = ["model", "weights", "features", "reader", "n_train", "strength"]
 class Labelled(NamedTuple):
     """Some of the images of a split, in the order in which they are taken."""
 
-    pictures: CachedImages
+    data: CachedImages
     indices: list[int]
 
     @property
     def labels(self) -> Int64[Tensor, " n"]:
         """One an image."""
-        return torch.from_numpy(self.pictures.labels[self.indices])
+        return torch.from_numpy(self.data.labels[self.indices])
 
     def first(self, count: int) -> Labelled:
         """The first `count` of them."""
-        return Labelled(self.pictures, self.indices[:count])
+        return Labelled(self.data, self.indices[:count])
 
 
 class Splits(NamedTuple):
@@ -102,16 +102,16 @@ def load_splits(
         raise ValueError(f"{spec} has one class only, {classes[0]!r}: there is nothing to tell")
 
     def cached(split: str, count: int) -> Labelled:
-        pictures = CachedImages(spec, split, image_size, count, seed, cache)
+        data = CachedImages(spec, split, image_size, count, seed, cache)
         # a folder's images lie class by class
-        order = np.random.default_rng(seed).permutation(len(pictures))
-        return Labelled(pictures, order.tolist())
+        order = np.random.default_rng(seed).permutation(len(data))
+        return Labelled(data, order.tolist())
 
     val = cached("val", n_val)
     if isinstance(source, Folder):
         both = cached("train", n_train + n_dev)
         held_out = max(1, len(both.indices) * n_dev // (n_train + n_dev))
-        train = Labelled(both.pictures, both.indices[held_out:])
+        train = Labelled(both.data, both.indices[held_out:])
         dev = both.first(held_out)
     else:
         train, dev = cached("train", n_train), cached("dev", n_dev)
@@ -143,7 +143,7 @@ def read_features(model: UnrolledModel, part: Labelled) -> dict[str, Float[Tenso
     device = next(bare.parameters()).device
     rows: dict[str, list[Tensor]] = {"cls": [], "patches": []}
     for first in range(0, len(part.indices), EVALUATION_BATCH):
-        images, _ = part.pictures.batch(part.indices[first : first + EVALUATION_BATCH])
+        images, _ = part.data.batch(part.indices[first : first + EVALUATION_BATCH])
         for state in bare.unroll(bare.normalize(images.to(device))):
             tokens = state.output
         patches = tokens[:, bare.patches]
@@ -157,7 +157,7 @@ def pixels_of(part: Labelled) -> Float[Tensor, "n c"]:
     """`pixel_features` of the images: what a probe gets without a network."""
     rows = []
     for first in range(0, len(part.indices), EVALUATION_BATCH):
-        images, _ = part.pictures.batch(part.indices[first : first + EVALUATION_BATCH])
+        images, _ = part.data.batch(part.indices[first : first + EVALUATION_BATCH])
         rows.append(pixel_features(images))
     return torch.cat(rows)
 
@@ -281,7 +281,7 @@ def fine_tune(recipe: SupervisedRecipe, folder: Path, cache: Path) -> UnrolledMo
     it learns from: the same request again is answered from there, and another goes elsewhere.
     Raises what `supervised.train` raises.
     """
-    pictures = load_dataset(
+    data = load_dataset(
         recipe.dataset,
         "train",
         arch_config(recipe.arch).override(**recipe.overrides).image_size,
@@ -289,7 +289,7 @@ def fine_tune(recipe: SupervisedRecipe, folder: Path, cache: Path) -> UnrolledMo
         recipe.data_seed,
     )
     start = of_weights(load_model(recipe.start)) if recipe.start else ""
-    parts = (json.dumps(recipe.to_dict()), start, of_data(pictures))
+    parts = (json.dumps(recipe.to_dict()), start, of_data(data))
     return train(recipe, folder / f"{recipe.arch}-{digest(map(str.encode, parts))}", cache)
 
 
@@ -300,6 +300,6 @@ def classifier_hits(model: UnrolledModel, part: Labelled) -> Bool[Tensor, " n"]:
     device = next(model.parameters()).device
     found = []
     for first in range(0, len(part.indices), EVALUATION_BATCH):
-        images, _ = part.pictures.batch(part.indices[first : first + EVALUATION_BATCH])
+        images, _ = part.data.batch(part.indices[first : first + EVALUATION_BATCH])
         found.append(model(model.normalize(images.to(device))).argmax(1).cpu())
     return torch.cat(found) == part.labels

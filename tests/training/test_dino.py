@@ -19,7 +19,7 @@ TINY = {"dim": 16, "depth": 1, "heads": 2, "patch_size": 24}
 def recipe(arch="crate_micro_patch6_72.creatures", **changes):
     small = {"overrides": TINY, "n_train": 48, "n_val": 8, "batch_size": 24, "epochs": 2,
              "local_size": 24, "n_local_crops": 2, "out_dim": 8, "hidden_dim": 12,
-             "bottleneck_dim": 6, "knn_pictures": 24, "teacher_temperature": 0.07,
+             "bottleneck_dim": 6, "knn_images": 24, "teacher_temperature": 0.07,
              "first_teacher_temperature": 0.04}  # fmt: skip
     return DinoRecipe(arch, **{**small, **changes})
 
@@ -30,13 +30,13 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(cache):
+def data(cache):
     return CachedImages("creatures", "train", 72, 48, 0, cache)
 
 
-def make_task(pictures, plan):
+def make_task(data, plan):
     torch.manual_seed(0)
-    return Dino(build_model(plan.arch, **plan.overrides, num_classes=0), plan, pictures, pictures)
+    return Dino(build_model(plan.arch, **plan.overrides, num_classes=0), plan, data, data)
 
 
 # --- formulas -----------------------------------------------------------------------------------
@@ -53,8 +53,8 @@ def test_the_loss_is_the_cross_entropy_between_different_views():
     assert distillation_loss(teacher, student).item() == pytest.approx(
         (first + first_local + second + second_local) / 4
     )
-    pictures = distillation_loss(teacher.repeat(1, 3, 1), student.repeat(1, 3, 1))
-    assert pictures.item() == pytest.approx((first + first_local + second + second_local) / 4)
+    views = distillation_loss(teacher.repeat(1, 3, 1), student.repeat(1, 3, 1))
+    assert views.item() == pytest.approx((first + first_local + second + second_local) / 4)
 
 
 def test_schedules_at_their_ends_and_half_way():
@@ -99,7 +99,7 @@ def test_the_head_answers_in_full_precision_within_autocast():
     [
         ({"n_local_crops": -1}, "n_local_crops=-1 must be at least 0"),
         ({"out_dim": 1}, "out_dim=1 must be at least 2"),
-        ({"knn_pictures": 19}, "knn_pictures=19 must be at least 20"),
+        ({"knn_images": 19}, "knn_images=19 must be at least 20"),
         ({"teacher_temperature": 0.0}, "teacher_temperature=0.0 must be more than 0"),
         ({"clip": 0.0}, "clip=0.0 must be more than 0"),
         ({"momentum": 1.1}, r"momentum=1.1 must be in \[0, 1\]"),
@@ -112,24 +112,24 @@ def test_what_cannot_be_run_is_refused(changes, message):
         recipe(**changes)
 
 
-def test_crops_that_the_patch_size_does_not_divide_are_refused(pictures):
+def test_crops_that_the_patch_size_does_not_divide_are_refused(data):
     with pytest.raises(ValueError, match="local_size=36 is not a multiple of the patch_size=24"):
-        make_task(pictures, recipe(local_size=36))
+        make_task(data, recipe(local_size=36))
 
 
 # --- one step -----------------------------------------------------------------------------------
 
 
 def score(task, first=0, last=24, step=0):
-    images, labels = task.pictures.batch(list(range(first, last)))
+    images, labels = task.data.batch(list(range(first, last)))
     return task(images, labels, Part(step, first, last))
 
 
 @pytest.mark.parametrize(
     "arch", ["crate_micro_patch6_72.creatures", "vit_micro_patch6_72.creatures"]
 )
-def test_only_the_student_is_trained(pictures, arch):
-    task = make_task(pictures, recipe(arch))
+def test_only_the_student_is_trained(data, arch):
+    task = make_task(data, recipe(arch))
     loss, _ = score(task)
     loss.backward()
     assert all(w.grad is None for w in task.teacher.parameters())
@@ -139,8 +139,8 @@ def test_only_the_student_is_trained(pictures, arch):
     assert len(grouped) == len(list(task.student.parameters()))
 
 
-def test_biases_and_norms_do_not_decay(pictures):
-    task = make_task(pictures, recipe())
+def test_biases_and_norms_do_not_decay(data):
+    task = make_task(data, recipe())
     names = {id(w): name for name, w in task.student.named_parameters()}
     decayed, others = task.parameter_groups()
     assert others["weight_decay"] == 0.0 and "weight_decay" not in decayed
@@ -151,13 +151,13 @@ def test_biases_and_norms_do_not_decay(pictures):
     assert not any(names[id(w)].endswith("bias") for w in decayed["params"])
 
 
-def test_the_loss_follows_from_the_outputs_of_both_branches(pictures):
+def test_the_loss_follows_from_the_outputs_of_both_branches(data):
     """The step put together again from its definition, with a centre and step 0's temperature."""
     plan = recipe()
-    task = make_task(pictures, plan)
+    task = make_task(data, plan)
     task.center.copy_(torch.linspace(-0.1, 0.1, 8))
     loss, metrics = score(task)
-    images, _ = pictures.batch(list(range(24)))
+    images, _ = data.batch(list(range(24)))
     views = task._multi_crop(images, 0, lambda block: plan.augmentation_seed(0, block))
     with torch.no_grad():
         teacher = ((task.teacher(views.global_crops) - task.center) / 0.04).softmax(-1)
@@ -171,20 +171,20 @@ def test_the_loss_follows_from_the_outputs_of_both_branches(pictures):
     assert metrics.tolist() == pytest.approx([entropy, expected.item() / 6 - entropy], rel=1e-4)
 
 
-def test_views_are_those_of_step_and_seed(pictures):
+def test_views_are_those_of_step_and_seed(data):
     plan = {"teacher_warmup": 0.0}  # so that steps differ by their views alone
-    task = make_task(pictures, recipe(**plan))
+    task = make_task(data, recipe(**plan))
     assert score(task, step=1)[0] == score(task, step=1)[0]
     assert score(task, step=0)[0] != score(task, step=1)[0]
-    assert score(task)[0] != score(make_task(pictures, recipe(**plan, seed=1)))[0]
+    assert score(task)[0] != score(make_task(data, recipe(**plan, seed=1)))[0]
 
 
-def test_teacher_and_centre_move_by_their_momenta(pictures):
+def test_teacher_and_centre_move_by_their_momenta(data):
     plan = recipe(momentum=0.9, center_momentum=0.8)
-    task = make_task(pictures, plan)
+    task = make_task(data, plan)
     score(task, 0, 8)
     score(task, 8, 24)
-    images, _ = pictures.batch(list(range(24)))
+    images, _ = data.batch(list(range(24)))
     views = task._multi_crop(images, 0, lambda block: plan.augmentation_seed(0, block))
     with torch.no_grad():
         mean = task.teacher(views.global_crops).mean((0, 1))
@@ -200,9 +200,9 @@ def test_teacher_and_centre_move_by_their_momenta(pictures):
     torch.testing.assert_close(task.center, 0.8 * 0.2 * mean)
 
 
-def test_the_parts_of_a_batch_add_up_to_the_whole(pictures):
+def test_the_parts_of_a_batch_add_up_to_the_whole(data):
     def gradients(*bounds):
-        task = make_task(pictures, recipe())
+        task = make_task(data, recipe())
         total = torch.zeros(3)
         for first, last in pairwise(bounds):
             loss, metrics = score(task, first, last)
@@ -217,8 +217,8 @@ def test_the_parts_of_a_batch_add_up_to_the_whole(pictures):
         torch.testing.assert_close(gradients(*bounds), whole, rtol=1e-4, atol=1e-6)
 
 
-def test_the_last_layer_is_frozen_at_the_start_and_gradients_are_clipped(pictures):
-    task = make_task(pictures, recipe(frozen=0.5, clip=0.01))  # of 4 steps
+def test_the_last_layer_is_frozen_at_the_start_and_gradients_are_clipped(data):
+    task = make_task(data, recipe(frozen=0.5, clip=0.01))  # of 4 steps
     frozen = []
     for step in range(4):
         task.zero_grad()
@@ -230,9 +230,9 @@ def test_the_last_layer_is_frozen_at_the_start_and_gradients_are_clipped(picture
     assert frozen == [True, True, False, False]
 
 
-def test_collapse_shows(pictures):
+def test_collapse_shows(data):
     """One answer to all images: no divergence; uniform, or, where one output dominates, sharp."""
-    task = make_task(pictures, recipe(student_temperature=0.1, first_teacher_temperature=0.1))
+    task = make_task(data, recipe(student_temperature=0.1, first_teacher_temperature=0.1))
     for branch in (task.student, task.teacher):
         torch.nn.init.zeros_(branch.head.mlp[-1].weight)
         torch.nn.init.zeros_(branch.head.mlp[-1].bias)
@@ -245,7 +245,7 @@ def test_collapse_shows(pictures):
             branch.head.last_layer.weight[3] = 1.0
     entropy, divergence = score(task)[1].tolist()
     assert entropy == pytest.approx(0, abs=1e-5) and divergence == pytest.approx(0, abs=1e-5)
-    healthy = make_task(pictures, recipe())
+    healthy = make_task(data, recipe())
     assert score(healthy)[1][1] > 0.01
 
 

@@ -17,7 +17,7 @@ from crate_analysis.training.simdino import SimDino, SimDinoRecipe, alignment, e
 TINY = {"dim": 16, "depth": 1, "heads": 2, "patch_size": 24}
 SMALL = {"overrides": TINY, "n_train": 48, "n_val": 8, "batch_size": 24, "epochs": 2,
          "local_size": 24, "n_local_crops": 2, "hidden_dim": 12, "bottleneck_dim": 6,
-         "knn_pictures": 24}  # fmt: skip
+         "knn_images": 24}  # fmt: skip
 
 
 def recipe(kind=SimDinoRecipe, **changes):
@@ -30,7 +30,7 @@ def cache(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
-def pictures(cache):
+def data(cache):
     return CachedImages("creatures", "train", 72, 48, 0, cache)
 
 
@@ -39,9 +39,9 @@ def partners(cache):
     return CachedImages("creatures-restaged", "train", 72, 48, 0, cache)
 
 
-def make_task(kind, plan, pictures, partners=None):
+def make_task(kind, plan, data, partners=None):
     torch.manual_seed(0)
-    return kind(plan.build_backbone(), plan, pictures, pictures, partners)
+    return kind(plan.build_backbone(), plan, data, data, partners)
 
 
 def test_alignment_is_of_different_views():
@@ -70,10 +70,10 @@ def test_features_that_are_alike_have_the_rate_of_one_direction():
     assert expansion(spread, 0.5).item() == pytest.approx(0.5 * 4 * math.log(1 + 4 / (8 * 0.5) * 2))
 
 
-def test_the_loss_follows_from_both_branches(pictures):
+def test_the_loss_follows_from_both_branches(data):
     plan = recipe()
-    task = make_task(SimDino, plan, pictures)
-    images, labels = pictures.batch(plan.batch_indices(0))
+    task = make_task(SimDino, plan, data)
+    images, labels = data.batch(plan.batch_indices(0))
     loss, metrics = task(images, labels, Part(0, 0, 24))
     views = task.views(images, Part(0, 0, 24))
     with torch.no_grad():
@@ -93,32 +93,32 @@ def test_the_loss_follows_from_both_branches(pictures):
     assert recipe(rate_weight=0.3).gamma == 0.3
 
 
-def test_a_part_of_a_batch_is_refused(pictures):
+def test_a_part_of_a_batch_is_refused(data):
     plan = recipe()
-    task = make_task(SimDino, plan, pictures)
-    images, labels = pictures.batch(list(range(12)))
+    task = make_task(SimDino, plan, data)
+    images, labels = data.batch(list(range(12)))
     with pytest.raises(ValueError, match="--accumulate 1"):
         task(images, labels, Part(0, 0, 12))
 
 
 @pytest.mark.parametrize("views", [{}, {"n_local_crops": 0}])
-def test_only_the_student_is_trained(pictures, views):
-    task = make_task(SimDino, recipe(**views), pictures)
-    images, labels = pictures.batch(list(range(24)))
+def test_only_the_student_is_trained(data, views):
+    task = make_task(SimDino, recipe(**views), data)
+    images, labels = data.batch(list(range(24)))
     task(images, labels, Part(0, 0, 24))[0].backward()
     assert all(w.grad is None for w in task.teacher.parameters())
     assert all(w.grad is not None for w in task.student.parameters())
 
 
 @pytest.mark.parametrize(("kind", "plan"), [(SimDino, SimDinoRecipe), (Dino, DinoRecipe)])
-def test_views_of_partners_are_of_the_other_image(pictures, partners, kind, plan):
+def test_views_of_partners_are_of_the_other_image(data, partners, kind, plan):
     """The second global crop and every other local one, for both objectives."""
     chosen = recipe(plan, partners="creatures-restaged", n_local_crops=3)
-    task = make_task(kind, chosen, pictures, partners)
-    alone = make_task(kind, chosen, pictures)
-    both = make_task(kind, chosen, pictures, pictures)
+    task = make_task(kind, chosen, data, partners)
+    alone = make_task(kind, chosen, data)
+    both = make_task(kind, chosen, data, data)
     part = Part(1, 8, 24)
-    images, _ = pictures.batch(chosen.batch_indices(1)[8:24])
+    images, _ = data.batch(chosen.batch_indices(1)[8:24])
     with_partners, without = task.views(images, part), alone.views(images, part)
     for mine, same in zip(both.views(images, part), without, strict=True):
         assert torch.equal(mine, same)
@@ -155,16 +155,16 @@ def test_what_cannot_be_run_is_refused(changes, message):
         recipe(**changes)
 
 
-def test_raw_pixels_are_the_gate_whatever_the_network(pictures, cache):
+def test_raw_pixels_are_the_gate_whatever_the_network(data, cache):
     plan = recipe()
     torch.manual_seed(0)
     model = build_model(plan.arch, **TINY, num_classes=0)
-    found = simdino.report(model, plan, pictures, cache)
+    found = simdino.report(model, plan, data, cache)
     assert 0 <= found["gate"] <= 1 and 0 <= found["validation_accuracy"] <= 1
     with torch.no_grad():
         for weight in model.parameters():
             weight.zero_()
-    blank = simdino.report(model, plan, pictures, cache)
+    blank = simdino.report(model, plan, data, cache)
     assert blank["gate"] == found["gate"]
 
 

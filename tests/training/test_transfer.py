@@ -132,12 +132,12 @@ def test_one_class_cannot_be_learned():
 
 def test_a_folders_pictures_are_mixed_and_none_is_both_learned_from_and_chosen_on(splits):
     assert [len(part.indices) for part in splits] == [32, 8, 20]
-    assert splits.train.pictures is splits.dev.pictures
+    assert splits.train.data is splits.dev.data
     assert not set(splits.train.indices) & set(splits.dev.indices)
-    assert splits.val.pictures.classes == ("blue", "red")
+    assert splits.val.data.classes == ("blue", "red")
     for part in splits:
         assert len(part.labels[:8].unique()) == 2, "not class by class"
-        images, labels = part.pictures.batch(part.indices)
+        images, labels = part.data.batch(part.indices)
         assert torch.equal(labels, part.labels)
         assert torch.equal(images[:, 0, 8, 8] == RED[0], labels == 1)
     assert splits.train.first(3).indices == splits.train.indices[:3]
@@ -156,7 +156,7 @@ def test_damaged_pictures_are_left_out(tmp_path):
     with pytest.warns(LeftOutWarning, match=r"1 of 12 images were left out:\n.*00\.png"):
         splits = load_splits(f"folder:{tmp_path}", 16, 8, 4, 12, tmp_path / "cache")
     assert len(splits.val.indices) == len(splits.train.indices) + len(splits.dev.indices) == 11
-    images, labels = splits.val.pictures.batch(list(range(11)))
+    images, labels = splits.val.data.batch(list(range(11)))
     assert labels.bincount().tolist() == [5, 6]
     red = images[:, 0].float().mean((1, 2)) > images[:, 2].float().mean((1, 2))
     assert red.tolist() == (labels == 1).tolist()
@@ -166,7 +166,7 @@ def test_generated_pictures_come_from_the_splits_themselves(cache):
     splits = load_splits("creatures-exotic", 24, 12, 3, 4, cache)
     for split, part in splits._asdict().items():
         source = load_dataset("creatures-exotic", split, 24, len(part.indices))
-        images, labels = part.pictures.batch(part.indices)
+        images, labels = part.data.batch(part.indices)
         assert sorted(part.indices) == list(range(len(source)))
         for index, image, label in zip(part.indices, images, labels.tolist(), strict=True):
             assert label == source[index].label and torch.equal(image, source[index].image)
@@ -221,7 +221,7 @@ def test_pictures_that_cannot_be_transferred_to_are_refused(make, message, tmp_p
 def test_cls_features_are_what_the_classifier_sees(kind, splits):
     model = tiny_model(kind)
     features = read_features(model, splits.val)
-    images, _ = splits.val.pictures.batch(splits.val.indices)
+    images, _ = splits.val.data.batch(splits.val.indices)
     with torch.inference_mode():
         logits = model(model.normalize(images))
         seen = backbone(model)(model.normalize(images))
@@ -236,7 +236,7 @@ def test_cls_features_are_what_the_classifier_sees(kind, splits):
 def test_patch_features_are_the_mean_of_normed_patches(kind, norm, splits):
     model = tiny_model(kind)
     part = splits.val.first(3)
-    images, _ = part.pictures.batch(part.indices)
+    images, _ = part.data.batch(part.indices)
     with torch.inference_mode():
         *_, last = model.unroll(model.normalize(images))
         expected = model.get_submodule(norm)(last.output)[:, 1:].mean(1)
