@@ -62,7 +62,7 @@ from crate_analysis.measures import (
     mean_interval,
     run_interval,
 )
-from crate_analysis.plotting import heat, interval_dots, model_colours, sheet
+from crate_analysis.plotting import heat, interval_dots, model_colours, run_dots, sheet
 from crate_analysis.probes import accuracy_under, cls_attention, shuffle_patches
 from crate_analysis.segmentation import (
     Scoring,
@@ -119,12 +119,6 @@ designs = [
 ]
 
 
-def passing(cell):
-    """The seeds whose training names more than the declared share of the images rightly."""
-    right = by_seed(trainings, cell, "accuracy")
-    return right.index[right > gate]
-
-
 def lost_by_shuffling(cell):
     """Share of what is above chance that is lost where the animal's patches are shuffled."""
     right, shuffled = over_runs(cell, "accuracy"), over_runs(cell, "accuracy, shuffled")
@@ -133,8 +127,7 @@ def lost_by_shuffling(cell):
 
 def over_runs(cell, quantity):
     """One value for each training that passes the gate."""
-    values = by_seed(trainings, cell, quantity)
-    return values[values.index.isin(passing(cell))]
+    return by_seed(trainings, cell, quantity, gate)
 
 
 def difference(design, quantity):
@@ -247,7 +240,9 @@ def findings_over_runs(design):
     for of in ("parts", "coats"):
         cell = f"{design}-{of}"
         yield Finding(
-            name, f"asked for {of}: trainings that pass the gate", float(len(passing(cell)))
+            name,
+            f"asked for {of}: trainings that pass the gate",
+            float(len(over_runs(cell, "accuracy"))),
         )
         yield Finding(
             name, f"asked for {of}: accuracy", by_seed(trainings, cell, "accuracy").mean()
@@ -392,27 +387,24 @@ def every_training():
     )  # fmt: skip
     rows = []
     for ax, part in zip(axes[0], shown, strict=True):
-        for place, cell in enumerate(cells):
-            values = by_seed(trainings, cell, f"{part}: AP")
-            counted = values.index.isin(passing(cell))
-            for value, full in zip(values, counted, strict=True):
-                face = colours[cell] if full else "none"
-                ax.plot(value, place, "o", color=colours[cell], markerfacecolor=face)
-            found = interval(cell, f"{part}: AP") or MeanInterval(np.nan, np.nan, np.nan)
-            ax.plot(found[1:], [place + 0.28] * 2, color=colours[cell], linewidth=2)
-            ax.plot(found.mean, place + 0.28, "|", color=colours[cell], markersize=9)
-            rows += [
-                (part, cell, n, v, f) for (n, v), f in zip(values.items(), counted, strict=True)
-            ]
+        quantity = f"{part}: AP"
+        dots = pd.DataFrame(
+            [
+                (part, cell, seed, value, seed in over_runs(cell, quantity).index)
+                for cell in cells
+                for seed, value in by_seed(trainings, cell, quantity).items()
+            ],
+            columns=["part", "cell", "seed", "value", "counts"],
+        )
+        none = MeanInterval(np.nan, np.nan, np.nan)
+        run_dots(dots, {cell: interval(cell, quantity) or none for cell in cells}, colours, ax=ax)
+        rows.append(dots)
         for quantity, line in (("prior", "--"), ("random maps", ":")):
             level = by_seed(trainings, cells[0], f"{part}: {quantity}").mean()
             ax.axvline(level, color="0.5", linestyle=line, linewidth=1)
         ax.set_title(part, fontsize="medium")
         ax.set_xlim(0, 1)
-        ax.set_ylim(len(cells) - 0.4, -0.5)
-        ax.spines[["top", "right"]].set_visible(False)
-    axes[0, 0].set_yticks(range(len(cells)), cells)
-    return pd.DataFrame(rows, columns=["part", "cell", "seed", "AP", "passes"])
+    return pd.concat(rows).rename(columns={"value": "AP", "counts": "passes"})
 
 
 # %% [markdown]
@@ -669,7 +661,9 @@ def declared():
             shares = ", ".join(f"{share:.1%}" for share in accuracy)
             criterion = f"more than {gate:.0%} right"
             rows.append((cell, "at least 3 trainings", str(len(accuracy)), len(accuracy) >= 3))
-            rows.append((cell, criterion, shares, len(passing(cell)) == len(accuracy)))
+            rows.append(
+                (cell, criterion, shares, len(over_runs(cell, "accuracy")) == len(accuracy))
+            )
         lost = lost_by_shuffling(design + PARTS)
         rows.append(
             (

@@ -22,6 +22,7 @@ from crate_analysis.plotting import (
     pair_map,
     reference_line,
     rgb_tile,
+    run_dots,
     sheet,
     smooth_heat,
     spectra,
@@ -157,6 +158,22 @@ def test_group_dots_stand_in_their_group(ax):
     assert names == ["a", "b", "chance", "prior"]
     chance = ax.collections[2].get_segments()
     np.testing.assert_allclose(chance[1], [[0.02, 0.58], [0.02, 1.42]])
+
+
+def test_runs_that_do_not_count_are_hollow(ax):
+    runs = pd.DataFrame(
+        {"cell": ["a", "b", "a"], "value": [0.1, 0.3, 0.9], "counts": [True, True, False]}
+    )
+    means = {"b": (0.3, np.nan, np.nan), "a": (0.1, 0.05, 0.15)}
+    colours = model_colours(["a", "b"])
+    assert run_dots(runs, means, colours, "IoU", ax) is ax
+    dots = [line for line in ax.lines if line.get_marker() == "o"]
+    assert [tuple(dot.get_xydata()[0]) for dot in dots] == [(0.3, 0), (0.1, 1), (0.9, 1)]
+    faces = [dot.get_markerfacecolor() for dot in dots]
+    assert faces == [colours["b"], colours["a"], "none"]
+    assert [label.get_text() for label in ax.get_yticklabels()] == ["b", "a"]
+    np.testing.assert_allclose(ax.lines[-2].get_xdata(), [0.05, 0.15])
+    assert ax.get_xlabel() == "IoU"
 
 
 def test_outlines_lie_on_their_tiles(ax):

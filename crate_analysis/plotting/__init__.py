@@ -11,6 +11,7 @@ from crate_analysis.plotting.charts import (
     model_colours,
     pair_map,
     reference_line,
+    run_dots,
     spectra,
     step_axis,
 )
@@ -47,6 +48,7 @@ __all__ = [
     "pair_map",
     "reference_line",
     "rgb_tile",
+    "run_dots",
     "sheet",
     "smooth_heat",
     "spectra",

@@ -116,6 +116,39 @@ def interval_dots(
     return ax
 
 
+def run_dots(
+    runs: pd.DataFrame,
+    means: Mapping[str, Sequence[float]],
+    colours: Mapping[str, Colour],
+    xlabel: str = "",
+    ax: Axes | None = None,
+) -> Axes:
+    """A row for each kind of training, a dot for each run, and below the dots their mean.
+
+    `runs` has the columns cell, value and counts: whether the run is part of the mean (filled) or
+    not (hollow). `means` has mean, low and high of each cell, in the order of the rows; the ends
+    are NaN where there is no interval.
+    """
+    ax = ax or plt.gca()
+    for place, (cell, (mean, low, high)) in enumerate(means.items()):
+        colour = colours[cell]
+        for row in runs[runs.cell == cell].itertuples():
+            ax.plot(
+                row.value,
+                place,
+                "o",
+                color=colour,
+                markerfacecolor=colour if row.counts else "none",
+            )
+        ax.plot([low, high], [place + 0.28] * 2, color=colour, linewidth=2)
+        ax.plot(mean, place + 0.28, "|", color=colour, markersize=9)
+    ax.set_yticks(range(len(means)), list(means))
+    ax.set_ylim(len(means) - 0.4, -0.5)
+    ax.set_xlabel(xlabel)
+    ax.spines[["top", "right"]].set_visible(False)
+    return ax
+
+
 def interval_curves(
     frame: pd.DataFrame,
     colours: Mapping[str, Colour],

@@ -377,7 +377,14 @@ def measured(name: str) -> pd.DataFrame:
     return table
 
 
-def by_seed(table: pd.DataFrame, cell: str, quantity: str) -> pd.Series:
-    """Of the runs of a cell the last value of a quantity, by seed; empty where there is none."""
+def by_seed(table: pd.DataFrame, cell: str, quantity: str, gate: float | None = None) -> pd.Series:
+    """Of the runs of a cell the last value of a quantity, by seed; empty where there is none.
+
+    With `gate` only of the runs that are right on more than this share of the images.
+    """
     rows = table[(table.cell == cell) & (table.quantity == quantity)].sort_values("step")
-    return rows.groupby("seed")["mean"].last()
+    values = rows.groupby("seed")["mean"].last()
+    if gate is None:
+        return values
+    right = by_seed(table, cell, "accuracy")
+    return values[values.index.isin(right.index[right > gate])]

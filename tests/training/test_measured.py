@@ -126,6 +126,18 @@ def test_the_command_writes_the_table_and_a_copy(runs, cache, few, tmp_path, cap
     assert change.to_numpy() == pytest.approx(told.to_numpy(), abs=1e-3)
 
 
+def test_only_runs_above_the_gate_count():
+    rows = [
+        ("a", 0, 10, "accuracy", 0.9), ("a", 0, 10, "IoU", 0.5),
+        ("a", 1, 5, "accuracy", 0.9), ("a", 1, 10, "accuracy", 0.8), ("a", 1, 10, "IoU", 0.7),
+        ("b", 0, 10, "accuracy", 0.85), ("b", 0, 10, "IoU", 0.6),
+    ]  # fmt: skip
+    table = pd.DataFrame(rows, columns=["cell", "seed", "step", "quantity", "mean"])
+    assert by_seed(table, "a", "IoU").to_dict() == {0: 0.5, 1: 0.7}
+    assert by_seed(table, "a", "IoU", 0.85).to_dict() == {0: 0.5}  # by the last accuracy
+    assert by_seed(table, "b", "IoU", 0.85).empty  # it must be above
+
+
 def test_what_was_measured_is_read_and_what_changed_is_measured_again(
     runs, cache, few, monkeypatch
 ):
