@@ -63,7 +63,7 @@ def lab(folder):
 
 
 @pytest.fixture(scope="module")
-def page(lab):
+def page(lab, run_all_cells):
     """The chapter, opened and run to its end."""
     if BROWSER is None:
         pytest.skip("no chromium or chrome on this machine (`apt-get install chromium`)")
@@ -73,10 +73,7 @@ def page(lab):
         browser = playwright.chromium.launch(executable_path=BROWSER, args=FLAGS)
         page = browser.new_page(viewport={"width": 1400, "height": 5000})
         page.goto(f"{lab}/lab/tree/{CHAPTER}.ipynb?token=read")
-        page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=120_000)
-        page.get_by_text("Python 3", exact=False).first.wait_for(timeout=60_000)
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
+        run_all_cells(page)
         page.get_by_text("SHA-256").first.wait_for(timeout=300_000)
         yield page
         browser.close()

@@ -9,7 +9,6 @@ import subprocess
 import sys
 import time
 import urllib.request
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -251,19 +250,11 @@ def _address(server, runtime: Path, patience: float = 120) -> str:
 
 
 @pytest.mark.slow
-def test_in_jupyterlab(browser, lab):
-    from playwright.sync_api import TimeoutError
-
+def test_in_jupyterlab(browser, lab, run_all_cells):
     page = browser.new_page(viewport={"width": 1200, "height": 1000})
     page.goto(lab)
-    page.locator(".jp-Notebook .jp-Cell").first.wait_for(timeout=120_000)
-    page.get_by_text("Python 3", exact=False).first.wait_for(timeout=120_000)
-    for _ in range(3):  # on a busy machine the kernel may not be there yet, and nothing is run
-        page.get_by_role("menuitem", name="Run", exact=True).click()
-        page.get_by_role("menuitem", name="Run All Cells", exact=True).click()
-        with suppress(TimeoutError):
-            page.wait_for_selector(".ce[data-ready]", timeout=90_000)
-            break
+    run_all_cells(page)
+    page.wait_for_selector(".ce[data-ready]", timeout=300_000)
     assert page.locator(".ce-map").count() == 24
     assert page.locator(".ce-strip canvas").count() == 3
     before = page.locator(".ce-rate .ce-number").all_inner_texts()
@@ -273,5 +264,6 @@ def test_in_jupyterlab(browser, lab):
         """(before) => [...document.querySelectorAll(".ce-rate .ce-number")]
           .some((x, i) => x.textContent !== before[i])""",
         arg=before,
+        timeout=120_000,
     )
     page.close()
