@@ -71,7 +71,7 @@ def splits_of(network):
 
 def recipe(network, splits, start):
     """The training of a network with a new classifier, from its weights or from random ones."""
-    arch, overrides = architecture_of(network.model.config, len(splits.val.pictures.classes))
+    arch, overrides = architecture_of(network.model.config, len(splits.val.data.classes))
     settings = {"epochs": epochs, "learning_rate": learning_rate, "weight_decay": weight_decay}
     count = min(max(sizes), len(splits.train.indices))
     return SupervisedRecipe(
@@ -193,8 +193,8 @@ def classes():
     splits = splits_of(study.networks[0])
     labels = splits.train.labels.tolist()
     chosen = [splits.train.indices[labels.index(k)] for k in sorted(set(labels))[:12]]
-    images, shown = splits.train.pictures.batch(chosen)
-    names = [splits.train.pictures.classes[label] for label in shown]
+    images, shown = splits.train.data.batch(chosen)
+    names = [splits.train.data.classes[label] for label in shown]
     tiles = [image.permute(1, 2, 0).numpy() for image in images]
     half = -(-len(tiles) // 2)
     _, axes = plt.subplots(2, 1, figsize=(9, 3.6), layout="constrained")
@@ -234,7 +234,7 @@ def probes():
             for curve in ax.lines:
                 curve.set(linestyle="--", label=f"{curve.get_label()}, untrained")
             interval_curves(part[part.weights != "untrained"], solid, "n_train", "", ax)
-            n_classes = len(splits_of(study.networks[0]).val.pictures.classes)
+            n_classes = len(splits_of(study.networks[0]).val.data.classes)
             ax.axhline(1 / n_classes, color="0.35", linestyle=":", linewidth=1)
             ax.set(xlabel="", title=f"{reader}, {features}", ylim=(0, 1), xscale="log")
             ax.set_xticks(counts, counts)
