@@ -23,12 +23,12 @@ def rate(spec: str, image_size: int, workers: int) -> float:
     loader = DataLoader(
         dataset, batch_size=None, num_workers=workers, prefetch_factor=16, collate_fn=identity
     )
-    pictures = iter(loader)
+    images = iter(loader)
     for _ in range(WARM_UP):
-        next(pictures)
+        next(images)
     count, start = 0, time.perf_counter()
     while time.perf_counter() - start < SECONDS:
-        next(pictures)
+        next(images)
         count += 1
     return count / (time.perf_counter() - start)
 

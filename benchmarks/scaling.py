@@ -77,12 +77,12 @@ def measured(name: str, in_shards: bool, count: int, root: str) -> tuple[float, 
 
 
 def scaling(root: str) -> None:
-    pictures = load_dataset("creatures", "dev", 2 * SIZE, COUNTS[-1])
-    export_voc(pictures, f"{root}/voc", progress=False)
-    export_coco(pictures, f"{root}/coco", progress=False)
+    dataset = load_dataset("creatures", "dev", 2 * SIZE, COUNTS[-1])
+    export_voc(dataset, f"{root}/voc", progress=False)
+    export_coco(dataset, f"{root}/coco", progress=False)
     print(f"CPU time of an image (ms, and times that of {COUNTS[0]}) and peak memory (MB)")
     rule = " | ".join("-" * 19 for _ in COUNTS)
-    print(f"| {'pictures':<25} | {' | '.join(f'{count:<19,}' for count in COUNTS)} |")
+    print(f"| {'images':<25} | {' | '.join(f'{count:<19,}' for count in COUNTS)} |")
     print(f"| {'-' * 25} | {rule} |")
     for name in LAYOUTS:
         for in_shards in (False, True):
