@@ -313,9 +313,8 @@ def run_experiment(
             for run in _share(experiment, folder, shard)
             if not (run.name in running or run.name in failed or is_finished(folder / run.name))
         ]
-        for run in ready[: jobs - len(running)]:
-            if is_training(folder / run.name):
-                continue  # by another batch: it is looked at again when something ends
+        free = [run for run in ready if not is_training(folder / run.name)]  # by another batch
+        for run in free[: jobs - len(running)]:
             _images(run.recipe, cache)
             process = context.Process(
                 target=_train, args=(run.recipe, folder / run.name, cache, execution, threads)

@@ -15,7 +15,7 @@ import pytest
 
 from crate_analysis.training.__main__ import main
 from crate_analysis.training.experiments import outcome, read_experiment, run_experiment
-from crate_analysis.training.loop import claimed
+from crate_analysis.training.loop import FINISHED, claimed
 
 PARAMS = Path(__file__).resolve().parents[2] / "params" / "experiments"
 FILE = """
@@ -144,6 +144,23 @@ def test_what_another_process_trains_is_waited_for(cache, tmp_path):
     with claimed(folder / "mssa" / "seed-0", experiment.recipe("mssa")):
         table = outcome(experiment, folder)
     assert table.set_index("run").state["mssa/seed-0"] == "training"
+
+
+def test_a_second_batch_takes_other_runs(cache, tmp_path):
+    """While another trains the first run, one job at a time does the rest, and then waits."""
+    file = written(tmp_path, PLAIN)
+    experiment = read_experiment(file)
+    first, *others = experiment.runs(tmp_path / "runs")
+    command = [sys.executable, "-m", "crate_analysis.training", "experiment", str(file)]
+    command += [str(tmp_path / "runs"), "--cache", str(cache), "--jobs", "1"]
+    with claimed(tmp_path / "runs" / first.name, first.recipe):
+        batch = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        end = time.monotonic() + 240
+        while not all((tmp_path / "runs" / run.name / FINISHED).is_file() for run in others):
+            assert batch.poll() is None and time.monotonic() < end
+            time.sleep(0.2)
+    assert batch.wait(timeout=120) == 0
+    assert (tmp_path / "runs" / first.name / FINISHED).is_file()
 
 
 def test_status_starts_nothing(tmp_path, cache, capsys):
