@@ -140,6 +140,13 @@ CLAIMS = {
             "17-labels",
         ),
         Claim(
+            "sparsity",
+            "Sparsity is learned: training lowers the share of non-zero codes.",
+            f"{_YU23}, Fig. 4 and 5",
+            "curves that fall along training",
+            "20-sparsity",
+        ),
+        Claim(
             "heads-are-used",
             "The network's answer rests on the head that finds the part.",
             f"{_OURS}",
