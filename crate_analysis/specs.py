@@ -96,7 +96,7 @@ def parse_spec(text: str | os.PathLike[str] | ModelSpec) -> ModelSpec:
                 f"{given!r}: nothing, or a second time the same, after an @; "
                 "write [LABEL=]WHAT[@ARCH][@field=value,...]"
             )
-    if not what:
+    if not what.strip(f"/{os.sep}"):
         raise ValueError(f"{given!r} names no model; write [LABEL=]WHAT[@ARCH][@field=value,...]")
     return ModelSpec(default_label(what) if label is None else label, what, arch, fields)
 
@@ -132,7 +132,7 @@ def default_label(what: str) -> str:
         stem = _without_endings(name).lstrip("_")  # matplotlib's legends leave `_name` out
         if not _SAYS_NOTHING.fullmatch(stem):
             return stem
-    return _without_endings(next(_names(what), what)).lstrip("_") or what
+    return _without_endings(next(_names(what))).lstrip("_") or "model"
 
 
 def hub_parts(name: str) -> tuple[str, str | None, str | None]:

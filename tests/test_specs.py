@@ -6,7 +6,7 @@ import subprocess
 import sys
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from crate_analysis.specs import ModelSpec, default_label, hub_parts, parse_spec, parse_specs
@@ -143,7 +143,20 @@ def test_names_on_the_hub():
         hub_parts("hf:a")
 
 
+@pytest.mark.parametrize("text", ["/", "//", "/@0", "a=/", "/ "])
+def test_slashes_name_no_model(text):
+    with pytest.raises(ValueError, match="names no model"):
+        parse_spec(text)
+
+
+def test_a_name_of_underscores_is_called_model():
+    """Legends leave out what begins with one; a label holds no slash."""
+    assert [parse_spec(text).label for text in ("_", "/_@0")] == ["model"] * 2
+
+
 @given(st.text(max_size=30))
+@example("/@0")
+@example("_/")
 def test_any_text_is_a_spec_or_one_line(text):
     try:
         spec = parse_spec(text)

@@ -64,5 +64,7 @@ def test_the_gate_is_what_was_declared_and_at_least_raw_pixels(
 
 
 def test_an_unknown_model_is_named():
-    with pytest.raises(SystemExit, match="no shipped model 'crate'; there are crate-coats, "):
+    with pytest.raises(
+        SystemExit, match="no shipped model 'crate'; there are crate-alpha-creatures, "
+    ):
         gate.main(["crate"])
