@@ -132,14 +132,10 @@ def run_dots(
     ax = ax or plt.gca()
     for place, (cell, (mean, low, high)) in enumerate(means.items()):
         colour = colours[cell]
-        for row in runs[runs.cell == cell].itertuples():
-            ax.plot(
-                row.value,
-                place,
-                "o",
-                color=colour,
-                markerfacecolor=colour if row.counts else "none",
-            )
+        rows = runs[runs.cell == cell]
+        for value, counts in zip(rows.value.tolist(), rows.counts.tolist(), strict=True):
+            face = colour if counts else "none"
+            ax.plot(value, place, "o", color=colour, markerfacecolor=face)
         ax.plot([low, high], [place + 0.28] * 2, color=colour, linewidth=2)
         ax.plot(mean, place + 0.28, "|", color=colour, markersize=9)
     ax.set_yticks(range(len(means)), list(means))
