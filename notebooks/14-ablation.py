@@ -290,7 +290,7 @@ def every_training():
         rows.append((row.measure, row.model, row.label, row.mean, True))
     dots = pd.DataFrame(rows, columns=["measure", "cell", "run", "value", "counts"])
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True, layout="constrained")
-    colours = model_colours(list(names.values()))
+    colours = model_colours(list(dict.fromkeys(dots.cell)))
     for ax, measure in zip(axes, (IOU, COVER), strict=True):
         of = dots[dots.measure == measure]
         means = {
@@ -312,10 +312,17 @@ def every_training():
 )
 def effect():
     """A panel for each measure, a colour for each source."""
-    shown = [IOU, COVER]
+    shown = [measure for measure in (IOU, COVER) if measure in set(effects.measure)]
     colours = model_colours([TABLE, NETWORKS])
-    _, axes = plt.subplots(1, 2, figsize=(10, 3.6), sharey=True, layout="constrained")
-    for ax, measure in zip(axes, shown, strict=True):
+    _, axes = plt.subplots(
+        1,
+        len(shown),
+        figsize=(5 * len(shown), 3.6),
+        sharey=True,
+        squeeze=False,
+        layout="constrained",
+    )
+    for ax, measure in zip(axes[0], shown, strict=True):
         rows = effects[effects.measure == measure].sort_values("effect", kind="stable")
         rows = rows.set_index("effect").loc[list(CONTRASTS)].reset_index()
         label = rows.effect.where(~rows.effect.duplicated(), "")
@@ -327,8 +334,8 @@ def effect():
         )
         ax.locator_params(axis="x", nbins=6)
     for source in dict.fromkeys(effects.source):
-        axes[0].plot([], [], "o-", color=colours[source], label=source)
-    axes[0].figure.legend(loc="outside upper center", ncols=2, frameon=False)
+        axes[0, 0].plot([], [], "o-", color=colours[source], label=source)
+    axes[0, 0].figure.legend(loc="outside upper center", ncols=2, frameon=False)
     return effects
 
 
