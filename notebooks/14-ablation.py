@@ -78,7 +78,7 @@ from crate_analysis.segmentation import (
     true_objects,
 )
 from crate_analysis.study import Finding, Study
-from crate_analysis.training.measured import COLUMNS, by_seed, measured
+from crate_analysis.training.measured import COLUMNS, by_seed, each_run, measured
 
 study = Study(globals(), "14-ablation")
 scoring = Scoring(values=("iou",))
@@ -280,15 +280,14 @@ def findings():
 def every_training():
     """A panel for each measure at the best layer."""
     names = CELLS | {"vit": "ViT"}
-    rows = []
-    for cell, name in names.items() if len(trainings) else ():
-        for measure in (IOU, COVER):
-            passed = by_seed(trainings, cell, measure, gate).index
-            for seed, value in by_seed(trainings, cell, measure).items():
-                rows.append((measure, name, str(seed), value, seed in passed))
-    for row in measured_here.itertuples() if not rows else ():
-        rows.append((row.measure, row.model, row.label, row.mean, True))
-    dots = pd.DataFrame(rows, columns=["measure", "cell", "run", "value", "counts"])
+    if len(trainings):
+        dots = pd.concat(
+            each_run(trainings, names, measure, gate).assign(measure=measure)
+            for measure in (IOU, COVER)
+        )
+    else:
+        here = measured_here.drop(columns=["low", "high"]).assign(counts=True)
+        dots = here.rename(columns={"model": "cell", "label": "run", "mean": "value"})
     _, axes = plt.subplots(1, 2, figsize=(10, 3.4), sharey=True, layout="constrained")
     colours = model_colours(list(dict.fromkeys(dots.cell)))
     for ax, measure in zip(axes, (IOU, COVER), strict=True):

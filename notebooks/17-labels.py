@@ -73,7 +73,7 @@ from crate_analysis.segmentation import (
 )
 from crate_analysis.segmentation.rivals import OTHERS, PRIOR, RANDOM
 from crate_analysis.study import Finding, ParameterError, Study
-from crate_analysis.training.measured import COLUMNS, by_seed, measured
+from crate_analysis.training.measured import COLUMNS, by_seed, each_run, measured
 from crate_analysis.walk import Reading, walk
 
 study = Study(globals(), "17-labels")
@@ -388,23 +388,17 @@ def every_training():
     rows = []
     for ax, part in zip(axes[0], shown, strict=True):
         quantity = f"{part}: AP"
-        dots = pd.DataFrame(
-            [
-                (part, cell, seed, value, seed in over_runs(cell, quantity).index)
-                for cell in cells
-                for seed, value in by_seed(trainings, cell, quantity).items()
-            ],
-            columns=["part", "cell", "seed", "value", "counts"],
-        )
+        dots = each_run(trainings, dict(zip(cells, cells, strict=True)), quantity, gate)
         none = MeanInterval(np.nan, np.nan, np.nan)
         run_dots(dots, {cell: interval(cell, quantity) or none for cell in cells}, colours, ax=ax)
+        dots.insert(0, "part", part)
         rows.append(dots)
         for quantity, line in (("prior", "--"), ("random maps", ":")):
             level = by_seed(trainings, cells[0], f"{part}: {quantity}").mean()
             ax.axvline(level, color="0.5", linestyle=line, linewidth=1)
         ax.set_title(part, fontsize="medium")
         ax.set_xlim(0, 1)
-    return pd.concat(rows).rename(columns={"value": "AP", "counts": "passes"})
+    return pd.concat(rows).rename(columns={"run": "seed", "value": "AP", "counts": "passes"})
 
 
 # %% [markdown]

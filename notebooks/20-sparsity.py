@@ -52,7 +52,7 @@ from crate_analysis.measures import MEASURES, MeanInterval, measure_layers, run_
 from crate_analysis.plotting import heat, model_colours, run_dots, sheet
 from crate_analysis.probes import collect
 from crate_analysis.study import Finding, Study
-from crate_analysis.training.measured import COLUMNS, by_seed, measured
+from crate_analysis.training.measured import COLUMNS, by_seed, each_run, measured
 
 study = Study(globals(), "20-sparsity")
 trainings = measured(runs) if runs else pd.DataFrame(columns=COLUMNS)
@@ -187,19 +187,12 @@ def every_training():
     )
     rows = []
     for ax, (quantity, label) in zip(axes, quantities.items(), strict=True):
-        dots = pd.DataFrame(
-            [
-                (quantity, name, seed, value, seed in by_seed(trainings, cell, SHARE, gate).index)
-                for cell, name in cells.items()
-                for seed, value in by_seed(trainings, cell, quantity).items()
-            ],
-            columns=["quantity", "cell", "run", "value", "counts"],
-        )
+        dots = each_run(trainings, cells, quantity, gate)
         means = {name: interval(cell, quantity) for cell, name in cells.items()}
         run_dots(dots, means, colours, label, ax)
         if quantity == CHANGE:
             ax.axvline(0, color="0.35", linestyle=":", linewidth=1)
-        rows.append(dots)
+        rows.append(dots.assign(quantity=quantity))
     return pd.concat(rows)
 
 

@@ -7,7 +7,7 @@ small: it is what of all runs but the first is shipped.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import cache, partial
 from pathlib import Path
 from typing import NamedTuple
@@ -388,3 +388,20 @@ def by_seed(table: pd.DataFrame, cell: str, quantity: str, gate: float | None = 
         return values
     right = by_seed(table, cell, "accuracy")
     return values[values.index.isin(right.index[right > gate])]
+
+
+def each_run(
+    table: pd.DataFrame, cells: Mapping[str, str], quantity: str, gate: float
+) -> pd.DataFrame:
+    """The last value of a quantity of each run of some cells, as `plotting.run_dots` takes it.
+
+    Columns: `cell`, as `cells` calls it; `run`, its seed; `value`; and `counts`, whether the run is
+    right on more than `gate` of the images.
+    """
+    rows = [
+        (name, seed, value, seed in counted)
+        for cell, name in cells.items()
+        for counted in [by_seed(table, cell, quantity, gate).index]
+        for seed, value in by_seed(table, cell, quantity).items()
+    ]
+    return pd.DataFrame(rows, columns=["cell", "run", "value", "counts"])

@@ -16,6 +16,7 @@ from crate_analysis.training.measured import (
     COLUMNS,
     MEASURED,
     by_seed,
+    each_run,
     measure_experiment,
     measured,
 )
@@ -136,6 +137,9 @@ def test_only_runs_above_the_gate_count():
     assert by_seed(table, "a", "IoU").to_dict() == {0: 0.5, 1: 0.7}
     assert by_seed(table, "a", "IoU", 0.85).to_dict() == {0: 0.5}  # by the last accuracy
     assert by_seed(table, "b", "IoU", 0.85).empty  # it must be above
+    found = each_run(table, {"a": "A", "c": "C", "b": "B"}, "IoU", 0.85)
+    told = [tuple(row) for row in found[["cell", "run", "value", "counts"]].to_numpy()]
+    assert told == [("A", 0, 0.5, True), ("A", 1, 0.7, False), ("B", 0, 0.6, False)]
 
 
 def test_what_was_measured_is_read_and_what_changed_is_measured_again(
