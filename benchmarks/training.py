@@ -26,7 +26,7 @@ from crate_analysis import build_model
 from crate_analysis.models import UnrolledModel
 from crate_analysis.models.crate import CRATE
 from crate_analysis.training.images import CachedImages
-from crate_analysis.training.loop import Part, split_batch
+from crate_analysis.training.loop import Part, layer_matrices, split_batch
 from crate_analysis.training.recipe import Precision, SupervisedRecipe
 from crate_analysis.training.supervised import Classification
 
@@ -134,7 +134,9 @@ class Training:
             precision=variant.precision,
         )
         self.task = Classification(model, self.recipe, self.data).to(device).train()
-        self.optimizer = self.recipe.make_optimizer(self.task.parameter_groups())
+        self.optimizer = self.recipe.make_optimizer(
+            self.task.parameter_groups(), layer_matrices(self.task)
+        )
         self.parts = split_batch(case.batch_size, 1, variant.accumulate)[0]
         self.device = device
         if variant.compiled:

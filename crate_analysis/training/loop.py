@@ -134,7 +134,7 @@ def run(
     parts = split_batch(recipe.batch_size, world_size(), execution.accumulate)[rank()]
     device = execution.device
     task.to(device)
-    optimizer = recipe.make_optimizer(task.parameter_groups(), layer_matrices(task.model))
+    optimizer = recipe.make_optimizer(task.parameter_groups(), layer_matrices(task))
     start, running, log = _resume(folder, recipe, task, optimizer)
     snapshots = snapshot_steps(recipe.steps, execution.snapshots)
     if start == 0:
@@ -203,11 +203,13 @@ def run(
     return task.model
 
 
-def layer_matrices(model: UnrolledModel) -> list[Tensor]:
-    """The matrices among the weights of a model's layers: projections, dictionaries, MLPs."""
+def layer_matrices(module: nn.Module) -> list[Tensor]:
+    """The matrices in the layers of each network in `module`: projections, dictionaries, MLPs."""
     return [
         weight
-        for layer in model.layers
+        for network in module.modules()
+        if isinstance(network, UnrolledModel)
+        for layer in network.layers
         for weight in cast(nn.Module, layer).parameters()
         if weight.ndim == 2
     ]

@@ -24,7 +24,8 @@ class MuonWithAdamW(torch.optim.Optimizer):
 
     Muon makes the singular values of a matrix' step alike, and so is for matrices only (Jordan et
     al. 2024). `muon` has the ids of those. Steps are scaled to the size of AdamW's (Liu et al.
-    2025, arXiv 2502.16982, Sec. 2.2), so that one learning rate serves both.
+    2025, arXiv 2502.16982, Sec. 2.2), so that one learning rate serves both. Raises ValueError
+    where none of the weights is among them: that would be AdamW under another name.
     """
 
     def __init__(self, groups: list[dict[str, Any]], muon: set[int], **settings: Any) -> None:
@@ -36,8 +37,10 @@ class MuonWithAdamW(torch.optim.Optimizer):
             for chosen in (True, False)
         )
         self._parts: list[torch.optim.Optimizer] = []
-        if mine := [group for group in mine if group["params"]]:
-            self._parts.append(torch.optim.Muon(mine, adjust_lr_fn="match_rms_adamw", **settings))
+        mine = [group for group in mine if group["params"]]
+        if not mine:
+            raise ValueError("none of the weights to train is a matrix for Muon; choose adamw")
+        self._parts.append(torch.optim.Muon(mine, adjust_lr_fn="match_rms_adamw", **settings))
         if others := [group for group in others if group["params"]]:
             self._parts.append(torch.optim.AdamW(others, fused=True, **settings))
         super().__init__([group for part in self._parts for group in part.param_groups], settings)
@@ -174,7 +177,7 @@ class Recipe:
         )
 
     def make_optimizer(
-        self, groups: list[dict[str, Any]], matrices: Iterable[Tensor] = ()
+        self, groups: list[dict[str, Any]], matrices: Iterable[Tensor]
     ) -> torch.optim.Optimizer:
         """The optimiser before its first step; a group may name a `weight_decay` of its own.
 

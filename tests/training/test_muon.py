@@ -11,6 +11,7 @@ from torch import nn
 from crate_analysis import build_model
 from crate_analysis.training.__main__ import main
 from crate_analysis.training.loop import layer_matrices
+from crate_analysis.training.objectives import OBJECTIVES
 from crate_analysis.training.recipe import MuonWithAdamW, SupervisedRecipe
 from crate_analysis.training.supervised import Classification
 
@@ -110,6 +111,32 @@ def test_a_recipe_changes_every_weight_once():
     optimizer = recipe.make_optimizer(groups, layer_matrices(model))
     grouped = [id(weight) for group in optimizer.param_groups for weight in group["params"]]
     assert sorted(grouped) == sorted(id(weight) for weight in model.parameters())
+
+
+@pytest.mark.parametrize("objective", OBJECTIVES)
+def test_muon_changes_the_matrices_that_are_trained_under_every_objective(
+    objective, tmp_path, monkeypatch
+):
+    """A teacher's matrices are not: Muon found none of the student's once, and said nothing."""
+    changed = []
+    step = torch.optim.Muon.step
+
+    def noted(self, closure=None):
+        changed.append(sum(len(group["params"]) for group in self.param_groups))
+        return step(self, closure)
+
+    monkeypatch.setattr(torch.optim.Muon, "step", noted)
+    main([OBJECTIVES[objective].command, str(tmp_path / "run"), "--arch", ARCH,
+          "--set", "dim=8", "depth=2", "heads=2", "patch_size=36",
+          "--n-train", "32", "--n-val", "8", "--batch-size", "16", "--threads", "1",
+          "--optimizer", "muon", "--epochs", "1", "--cache", str(tmp_path / "cache"),
+          *([] if objective == "supervised" else ["--knn-images", "32"])])  # fmt: skip
+    assert changed == [2 * 3, 2 * 3]
+
+
+def test_muon_without_a_matrix_is_refused():
+    with pytest.raises(ValueError, match="choose adamw"):
+        MuonWithAdamW([{"params": [nn.Parameter(torch.ones(3))]}], set(), lr=0.1)
 
 
 def test_a_stopped_run_ends_in_the_same_bits(tmp_path, monkeypatch):
