@@ -78,7 +78,15 @@ from crate_analysis.segmentation import (
     true_objects,
 )
 from crate_analysis.study import Finding, Study
-from crate_analysis.training.measured import COLUMNS, by_seed, each_run, measured
+from crate_analysis.training.measured import (
+    COLUMNS,
+    Criterion,
+    by_seed,
+    criteria_frame,
+    each_run,
+    gate_criteria,
+    measured,
+)
 
 study = Study(globals(), "14-ablation")
 scoring = Scoring(values=("iou",))
@@ -400,22 +408,17 @@ def combinations():
 @study.table("What was declared, and what the trainings show.", needs=trainings)
 def declared():
     """In the words of the declaration."""
-    rows = []
-    for cell, name in CELLS.items():
-        accuracy = by_seed(trainings, cell, "accuracy")
-        shares = ", ".join(f"{share:.1%}" for share in accuracy)
-        rows.append((f"{name}: more than {gate:.0%} right", shares, (accuracy > gate).all()))
+    rows = gate_criteria(trainings, CELLS, gate)
     counts = [len(by_seed(trainings, cell, IOU, gate)) for cell in CELLS]
-    rows.append(("at least four trainings a cell", ", ".join(map(str, counts)), min(counts) >= 4))
+    found = ", ".join(map(str, counts))
+    rows.append(Criterion("each cell", "at least four trainings", found, min(counts) >= 4))
     if (TABLE, IOU) in grouped:
         of = effects[(effects.source == TABLE) & (effects.measure == IOU)].set_index("effect")
         row = of.loc["ISTA for an MLP, beside MSSA"]
         half = (row.high - row.low) / 2
-        rows.append(
-            ("half-width of ISTA's effect beside MSSA at most .025", f"{half:.3f}", half <= 0.025)
-        )
-    frame = pd.DataFrame(rows, columns=["declared", "found", "met"])
-    return frame.assign(met=frame.met.map({True: "yes", False: "no"}))
+        declared = "half-width at most .025"
+        rows.append(Criterion("ISTA's effect beside MSSA", declared, f"{half:.3f}", half <= 0.025))
+    return criteria_frame(rows)
 
 
 # %% [markdown]

@@ -73,7 +73,15 @@ from crate_analysis.segmentation import (
 )
 from crate_analysis.segmentation.rivals import OTHERS, PRIOR, RANDOM
 from crate_analysis.study import Finding, ParameterError, Study
-from crate_analysis.training.measured import COLUMNS, by_seed, each_run, measured
+from crate_analysis.training.measured import (
+    COLUMNS,
+    Criterion,
+    by_seed,
+    criteria_frame,
+    each_run,
+    gate_criteria,
+    measured,
+)
 from crate_analysis.walk import Reading, walk
 
 study = Study(globals(), "17-labels")
@@ -644,23 +652,18 @@ def declared():
 
     def judged(design, criterion, names, met):
         if names is None:
-            return design, criterion, "one training, no interval", None
-        return design, criterion, ", ".join(names) or "none", met(names)
+            return Criterion(design, criterion, "one training, no interval", None)
+        return Criterion(design, criterion, ", ".join(names) or "none", met(names))
 
-    rows = []
+    cells = {design + of: design + of for design in designs for of in (PARTS, COATS)}
+    rows = gate_criteria(trainings, cells, gate)
+    for cell in cells:
+        count = len(by_seed(trainings, cell, "accuracy"))
+        rows.append(Criterion(cell, "at least 3 trainings", str(count), count >= 3))
     for design in designs:
-        for of in (PARTS, COATS):
-            cell = design + of
-            accuracy = by_seed(trainings, cell, "accuracy")
-            shares = ", ".join(f"{share:.1%}" for share in accuracy)
-            criterion = f"more than {gate:.0%} right"
-            rows.append((cell, "at least 3 trainings", str(len(accuracy)), len(accuracy) >= 3))
-            rows.append(
-                (cell, criterion, shares, len(over_runs(cell, "accuracy")) == len(accuracy))
-            )
         lost = lost_by_shuffling(design + PARTS)
         rows.append(
-            (
+            Criterion(
                 design + PARTS,
                 "shuffling the animal's patches breaks it",
                 ", ".join(f"{share:.0%}" for share in lost) + " of what is above chance lost",
@@ -694,8 +697,7 @@ def declared():
                 lambda names: not names,
             ),
         ]
-    frame = pd.DataFrame(rows, columns=["of", "declared", "found", "met"])
-    return frame.assign(met=frame.met.map({True: "yes", False: "no"}).fillna("open"))
+    return criteria_frame(rows)
 
 
 # %% [markdown]

@@ -52,7 +52,15 @@ from crate_analysis.measures import MEASURES, MeanInterval, measure_layers, run_
 from crate_analysis.plotting import heat, model_colours, run_dots, sheet
 from crate_analysis.probes import collect
 from crate_analysis.study import Finding, Study
-from crate_analysis.training.measured import COLUMNS, by_seed, each_run, measured
+from crate_analysis.training.measured import (
+    COLUMNS,
+    Criterion,
+    by_seed,
+    criteria_frame,
+    each_run,
+    gate_criteria,
+    measured,
+)
 
 study = Study(globals(), "20-sparsity")
 trainings = measured(runs) if runs else pd.DataFrame(columns=COLUMNS)
@@ -282,25 +290,15 @@ def where(first_image=0):
 @study.table("What was declared, and what the trainings show.", needs=trainings)
 def declared():
     """In the words of the declaration."""
-    rows = []
-    for cell, name in cells.items():
-        accuracy = by_seed(trainings, cell, "accuracy")
-        shares = ", ".join(f"{share:.1%}" for share in accuracy)
-        rows.append((f"{name}: more than {gate:.0%} right", shares, (accuracy > gate).all()))
+    rows = gate_criteria(trainings, cells, gate)
     lower = [
         name_of(cell)
         for cell, price in lambdas.items()
         if price > 0.1 and interval(cell, CHANGE).high < 0
     ]
-    rows.append(
-        (
-            "a λ above 0.1 with a lower share than before training, at an accuracy that passes",
-            ", ".join(lower) or "none",
-            bool(lower),
-        )
-    )
-    frame = pd.DataFrame(rows, columns=["declared", "found", "met"])
-    return frame.assign(met=frame.met.map({True: "yes", False: "no"}))
+    declared = "a lower share than before training, at an accuracy that passes"
+    rows.append(Criterion("a λ above 0.1", declared, ", ".join(lower) or "none", bool(lower)))
+    return criteria_frame(rows)
 
 
 # %% [markdown]

@@ -15,8 +15,11 @@ from crate_analysis.training.experiments import Experiment, read_experiment, run
 from crate_analysis.training.measured import (
     COLUMNS,
     MEASURED,
+    Criterion,
     by_seed,
+    criteria_frame,
     each_run,
+    gate_criteria,
     measure_experiment,
     measured,
 )
@@ -140,6 +143,17 @@ def test_only_runs_above_the_gate_count():
     found = each_run(table, {"a": "A", "c": "C", "b": "B"}, "IoU", 0.85)
     told = [tuple(row) for row in found[["cell", "run", "value", "counts"]].to_numpy()]
     assert told == [("A", 0, 0.5, True), ("A", 1, 0.7, False), ("B", 0, 0.6, False)]
+    gates = gate_criteria(table, {"a": "A", "b": "B", "c": "C"}, 0.75)
+    assert gates == [
+        ("A", "more than 75% right", "90.0%, 80.0%", True),
+        ("B", "more than 75% right", "85.0%", True),
+    ]
+    assert [one.met for one in gate_criteria(table, {"a": "A", "b": "B"}, 0.85)] == [False, False]
+    shown = criteria_frame(
+        [*gates, Criterion("A", "more", "less", False), Criterion("A", "more", "", None)]
+    )
+    assert shown.met.tolist() == ["yes", "yes", "no", "open"]
+    assert criteria_frame([]).columns.tolist() == ["of", "declared", "found", "met"]
 
 
 def test_what_was_measured_is_read_and_what_changed_is_measured_again(
