@@ -305,7 +305,9 @@ def run_experiment(
         for name, process in list(running.items()):
             if process.exitcode is not None:
                 del running[name]
-                if process.exitcode and not is_finished(folder / name):
+                # another batch may have begun it at the same moment: then it is that one's
+                elsewhere = is_finished(folder / name) or is_training(folder / name)
+                if process.exitcode and not elsewhere:
                     failed[name] = _reason(folder / name / LOG, process.exitcode)
                 write_table(experiment, folder, failed)
         ready = [

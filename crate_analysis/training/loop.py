@@ -38,6 +38,8 @@ FINISHED = "model.safetensors"
 """Written at the end of a run."""
 LOCK = "training.lock"
 """Held by the process that trains in a folder."""
+PATIENCE = 1.0
+"""Seconds to wait for the lock, as `is_training` holds it for an instant."""
 
 
 class Part(NamedTuple):
@@ -250,7 +252,7 @@ def claimed(folder: Path, recipe: Recipe) -> Iterator[None]:
                 raise ValueError(f"{folder} is not a folder: choose another one to train in")
             folder.mkdir(parents=True, exist_ok=True)
             try:
-                lock.acquire(timeout=0)
+                lock.acquire(timeout=PATIENCE)
             except Timeout:
                 raise ValueError(
                     f"another process is training in {folder}: wait for it to end, or choose "

@@ -8,14 +8,21 @@ import signal
 import subprocess
 import sys
 import time
+from contextlib import ExitStack
 from pathlib import Path
 
 import pandas as pd
 import pytest
 
+from crate_analysis.training import experiments
 from crate_analysis.training.__main__ import main
-from crate_analysis.training.experiments import outcome, read_experiment, run_experiment
-from crate_analysis.training.loop import FINISHED, claimed
+from crate_analysis.training.experiments import (
+    outcome,
+    read_experiment,
+    run_experiment,
+    write_table,
+)
+from crate_analysis.training.loop import FINISHED, claimed, is_training
 
 PARAMS = Path(__file__).resolve().parents[2] / "params" / "experiments"
 FILE = """
@@ -161,6 +168,33 @@ def test_a_second_batch_takes_other_runs(cache, tmp_path):
             time.sleep(0.2)
     assert batch.wait(timeout=120) == 0
     assert (tmp_path / "runs" / first.name / FINISHED).is_file()
+
+
+def test_a_run_that_another_batch_began_at_the_same_moment_has_not_failed(
+    cache, tmp_path, monkeypatch
+):
+    experiment = read_experiment(written(tmp_path, PLAIN))
+    folder = tmp_path / "runs"
+    first = experiment.runs(folder)[0]
+    looked = []
+
+    def too_early(where):
+        looked.append(where)
+        return len(looked) > 1 and is_training(where)
+
+    with ExitStack() as other:
+        other.enter_context(claimed(folder / first.name, first.recipe))
+        monkeypatch.setattr(experiments, "is_training", too_early)
+
+        def noted(*args):
+            other.close()  # the other batch stops, when the first run has ended here
+            return write_table(*args)
+
+        monkeypatch.setattr(experiments, "write_table", noted)
+        table = run_experiment(experiment, folder, cache, jobs=1)
+    assert looked[0] == folder / first.name
+    assert (table.state == "finished").all()
+    assert "another process is training" in (folder / first.name / "run.log").read_text()
 
 
 def test_status_starts_nothing(tmp_path, cache, capsys):
