@@ -262,6 +262,7 @@ def over_trainings():
         means = pd.DataFrame(rows, columns=["model", "step", "mean", "low", "high"])
         interval_curves(means, {name: colours[name] for name in shown}, "step", IOU, ax)
         step_axis(sorted(means.step.unique().tolist()), ax)
+        ax.tick_params(axis="x", labelsize="small")
         ax.set_title(title, fontsize="medium")
         frames.append(means.assign(training=title))
     axes[0, 0].legend(frameon=False)
