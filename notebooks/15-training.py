@@ -244,7 +244,7 @@ def over_trainings():
     colours = model_colours(["CRATE", "ViT"])
     lengths = {
         title: {
-            CELLS[design].partition(",")[0]: curves_of[design + ending]
+            CELLS[design]: curves_of[design + ending]
             for design in ("crate", "vit")
             if design + ending in curves_of
         }
