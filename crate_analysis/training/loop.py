@@ -178,7 +178,7 @@ def run(
         optimizer.step()
         task.after_update(step)
         running += scores
-        progress.set_postfix(loss=f"{scores[0].item():.3f}")
+        progress.set_postfix(loss=f"{scores[0].item():.3f}", refresh=False)
 
         done = step + 1
         if done % recipe.steps_per_epoch == 0:

@@ -112,6 +112,12 @@ def test_the_checkpoint_of_another_run_is_refused(stopped, train, tmp_path):
         train(stopped)
 
 
+def test_a_log_is_not_written_to_at_each_step(train, tmp_path, capsys):
+    """Who does not watch has a line each minute, and a run of seconds none."""
+    train(tmp_path / "run")
+    assert capsys.readouterr().err == ""
+
+
 def test_a_finished_run_is_left_as_it_is(finished, train, tmp_path):
     """Even where its checkpoint has been damaged since."""
     folder = tmp_path / "run"
