@@ -79,7 +79,6 @@ from crate_analysis.segmentation import (
 )
 from crate_analysis.study import Finding, Study
 from crate_analysis.training.measured import (
-    COLUMNS,
     Criterion,
     by_seed,
     criteria_frame,
@@ -90,7 +89,7 @@ from crate_analysis.training.measured import (
 
 study = Study(globals(), "14-ablation")
 scoring = Scoring(values=("iou",))
-trainings = measured(runs) if runs else pd.DataFrame(columns=COLUMNS)
+trainings = measured(runs)
 CELLS = {
     "mssa-ista": "MSSA + ISTA",
     "mssa-mlp": "MSSA + MLP",

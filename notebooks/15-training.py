@@ -54,7 +54,6 @@ from crate_analysis.probes import cls_attention, collect, pca_rgb
 from crate_analysis.segmentation import Scoring, best_heads, image_specific, scores_with_rivals
 from crate_analysis.study import Finding, Study
 from crate_analysis.training.measured import (
-    COLUMNS,
     Criterion,
     by_seed,
     criteria_frame,
@@ -63,7 +62,7 @@ from crate_analysis.training.measured import (
 )
 
 study = Study(globals(), "15-training")
-trainings = measured(runs) if runs else pd.DataFrame(columns=COLUMNS)
+trainings = measured(runs)
 IOU = "image-specific IoU"
 CELLS = {"crate": "CRATE", "vit": "ViT", "crate-long": "CRATE, 5 x", "vit-long": "ViT, 5 x"}
 WHITE_BOX = {name: MEASURES[name] for name in ("coding_rate", "nonzero_fraction")}

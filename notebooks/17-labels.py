@@ -74,7 +74,6 @@ from crate_analysis.segmentation import (
 from crate_analysis.segmentation.rivals import OTHERS, PRIOR, RANDOM
 from crate_analysis.study import Finding, ParameterError, Study
 from crate_analysis.training.measured import (
-    COLUMNS,
     Criterion,
     by_seed,
     criteria_frame,
@@ -90,7 +89,7 @@ if len(label_datasets) != len(models):
         f"label_datasets names {len(label_datasets)} data sets, models {len(models)}"
     )
 asked = dict(zip(study.labels, label_datasets, strict=True))
-trainings = measured(runs) if runs else pd.DataFrame(columns=COLUMNS)
+trainings = measured(runs)
 
 # %% [markdown]
 # ## What was declared

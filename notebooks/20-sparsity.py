@@ -53,7 +53,6 @@ from crate_analysis.plotting import heat, model_colours, run_dots, sheet
 from crate_analysis.probes import collect
 from crate_analysis.study import Finding, Study
 from crate_analysis.training.measured import (
-    COLUMNS,
     Criterion,
     by_seed,
     criteria_frame,
@@ -63,7 +62,7 @@ from crate_analysis.training.measured import (
 )
 
 study = Study(globals(), "20-sparsity")
-trainings = measured(runs) if runs else pd.DataFrame(columns=COLUMNS)
+trainings = measured(runs)
 SHARE = "non-zero share"
 BEFORE = "non-zero share before training"
 CHANGE = "non-zero share, training's change"

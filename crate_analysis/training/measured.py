@@ -355,11 +355,15 @@ def _named(runs: list[Run], found: Iterator[pd.DataFrame]) -> Iterator[pd.DataFr
 def measured(name: str) -> pd.DataFrame:
     """The table of an experiment's runs: a shipped one by its name, or a file.
 
+    An empty name is for none, and gives an empty table.
+
     >>> sorted(measured("labels").cell.unique())[:2]
     ['crate-coats', 'crate-parts']
 
     Raises ValueError that names those there are, or the columns that a file lacks.
     """
+    if not name:
+        return pd.DataFrame(columns=COLUMNS)
     folder = data_folder() / "experiments"
     path = folder / f"{name}.csv"
     if not path.is_file():

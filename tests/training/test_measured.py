@@ -199,6 +199,12 @@ def test_what_is_no_table_of_runs_is_named(tmp_path, content, message):
     assert "runs.csv" in str(caught.value) and "\n" not in str(caught.value)
 
 
+def test_no_name_is_for_no_runs():
+    table = measured("")
+    assert list(table) == COLUMNS and by_seed(table, "crate", "IoU", gate=0.5).empty
+    assert each_run(table, {"crate": "CRATE"}, "IoU", 0.5).empty
+
+
 @pytest.mark.parametrize(
     "table", sorted((FOLDER.parents[1] / "data" / "experiments").glob("*.csv"))
 )
