@@ -170,7 +170,7 @@ else:
     "at step {main[step of the highest].mean:.0f} and {other[step of the highest].mean:.0f}.",
     "The non-zero share at the last layer of {main} changes by "
     "{main[non-zero share, last less first]} along training.",
-    needs=chosen,
+    needs=trainings if len(trainings) else chosen,
 )
 def findings():
     """Over trainings; then one value an image of each network, the highest on the other half."""

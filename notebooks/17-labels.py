@@ -303,7 +303,7 @@ def findings_of(name):
     "{by[crate trainings][taken out: own question less the others, mean over parts]} more than the "
     "other questions in CRATEs, and "
     "{by[vit trainings][taken out: own question less the others, mean over parts]} in ViTs.",
-    needs=("parts", "labels"),
+    needs=trainings if designs else ("parts", "labels"),
 )
 def findings():
     """Over trainings; without a table of them, of each network over images."""

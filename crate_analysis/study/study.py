@@ -315,12 +315,12 @@ class Study:
 
         `untrained` measures their twins too, whose `weights` are `untrained`. Networks for which
         `measure` returns None are passed over. Where the images lack the truth that it `needs`,
-        nothing is measured, a line says so, and the frame is empty and without columns.
+        nothing is measured, a line says so, and the frame is empty.
         """
         missing = self._missing(needs)
         if missing:
             _say(f"Nothing is measured: {missing}.")
-            return pd.DataFrame()
+            return pd.DataFrame(columns=["model", "weights"])
         frames, absent = [], {}
         for network in (*self.networks, *(self.untrained if untrained else ())):
             try:
