@@ -58,7 +58,7 @@ cards = {
 # Each is loaded by its name, `load_model("crate-creatures")`. [Table 1](#tab-networks) has its accuracy
 # on the split `val`, which the chapters measure too and which was not looked at while training; curves are
 # on a third split, `dev`. Names that end in `-s1` and so on are further runs of the same system with
-# another seed ([the ablation](14-ablation.ipynb)). Those called `dino` saw no label: their accuracy is that
+# another seed ([the ablation](14-ablation.ipynb)). Those called `simdino` saw no label: their accuracy is that
 # of a vote of nearest neighbours. The *gate* says whether a network learned its task: its accuracy has to
 # exceed that of a vote of neighbours among raw pixels, or what its card declares. From one that failed, no
 # chapter draws a conclusion.

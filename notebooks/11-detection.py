@@ -30,7 +30,7 @@ models: list[str] = [
     "crate-creatures",
     "crate-mlp-creatures",
     "crate-mhsa-creatures",
-    "vit-dino-creatures",
+    "vit-simdino-creatures",
     "vit-creatures",
 ]
 dataset: str = "creatures-scenes"

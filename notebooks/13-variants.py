@@ -31,8 +31,8 @@ models: list[str] = [
     "crate-sth-creatures",
     "crate-mlp-creatures",
     "crate-mhsa-creatures",
-    "crate-dino-creatures",
-    "vit-dino-creatures",
+    "crate-simdino-creatures",
+    "vit-simdino-creatures",
     "vit-creatures",
 ]
 dataset: str = "creatures"
@@ -60,7 +60,7 @@ study = Study(globals(), "13-variants")
 # ## The variants
 #
 # MSSA or MHSA for attention; ISTA with a ReLU, ISTA with a two-sided soft threshold (*sth*), or an MLP;
-# labels or DINO. [Figure 1](#fig-all-heads) shows what every head attends to.
+# labels, or pairs of the same animal (*simdino*). [Figure 1](#fig-all-heads) shows what every head attends to.
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
@@ -197,8 +197,9 @@ def at_best_layer():
 #
 # ## How our setting differs
 #
-# Small networks on drawn animals ([Models and data](01-models-and-data.ipynb)), one run each. Our DINO
-# runs did not learn their task, so nothing here speaks of self-supervision; a real self-supervised
+# Small networks on drawn animals ([Models and data](01-models-and-data.ipynb)), one run each. Those that
+# learned without labels did so by SimDINO, a simpler DINO
+# ([Does attention need labels, or their absence?](19-self-supervision.ipynb)); a real self-supervised
 # network is in [Would we see it?](21-positive-control.ipynb).
 #
 # ## What would have disproved the claim

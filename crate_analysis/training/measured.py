@@ -381,31 +381,41 @@ def measured(name: str) -> pd.DataFrame:
     return table
 
 
-def by_seed(table: pd.DataFrame, cell: str, quantity: str, gate: float | None = None) -> pd.Series:
+def by_seed(
+    table: pd.DataFrame,
+    cell: str,
+    quantity: str,
+    gate: float | None = None,
+    gated: str = "accuracy",
+) -> pd.Series:
     """Of the runs of a cell the last value of a quantity, by seed; empty where there is none.
 
-    With `gate` only of the runs that are right on more than this share of the images.
+    With `gate` only of the runs whose `gated`, another quantity of the table, is more than this.
     """
     rows = table[(table.cell == cell) & (table.quantity == quantity)].sort_values("step")
     values = rows.groupby("seed")["mean"].last()
     if gate is None:
         return values
-    right = by_seed(table, cell, "accuracy")
-    return values[values.index.isin(right.index[right > gate])]
+    judged = by_seed(table, cell, gated)
+    return values[values.index.isin(judged.index[judged > gate])]
 
 
 def each_run(
-    table: pd.DataFrame, cells: Mapping[str, str], quantity: str, gate: float
+    table: pd.DataFrame,
+    cells: Mapping[str, str],
+    quantity: str,
+    gate: float,
+    gated: str = "accuracy",
 ) -> pd.DataFrame:
     """The last value of a quantity of each run of some cells, as `plotting.run_dots` takes it.
 
-    Columns: `cell`, as `cells` calls it; `run`, its seed; `value`; and `counts`, whether the run is
-    right on more than `gate` of the images.
+    Columns: `cell`, as `cells` calls it; `run`, its seed; `value`; and `counts`, whether the run
+    passes the gate of `by_seed`.
     """
     rows = [
         (name, seed, value, seed in counted)
         for cell, name in cells.items()
-        for counted in [by_seed(table, cell, quantity, gate).index]
+        for counted in [by_seed(table, cell, quantity, gate, gated).index]
         for seed, value in by_seed(table, cell, quantity).items()
     ]
     return pd.DataFrame(rows, columns=["cell", "run", "value", "counts"])

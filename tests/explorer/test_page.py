@@ -19,7 +19,7 @@ from crate_analysis.explorer.images import one_of_each
 from crate_analysis.measures import coding_rate
 from crate_analysis.segmentation import average_precision
 
-NETWORKS = ["crate-creatures", "vit-creatures", "crate-dino-creatures"]
+NETWORKS = ["crate-creatures", "vit-creatures", "crate-simdino-creatures"]
 
 
 @pytest.fixture(scope="module")
@@ -274,11 +274,11 @@ def test_a_broken_link_opens_the_page(open_page):
 
 def test_other_networks(open_page):
     page = open_page("image=5&layer=3&head=2")
-    page.locator("select").select_option("crate-dino-creatures")
+    page.locator("select").select_option("crate-simdino-creatures")
     wait_for(page, "learnt without labels", ".ce-classes")
     assert "Reads as" not in page.locator(".ce-path").inner_text()
     assert state(page) == {
-        "network": "crate-dino-creatures",
+        "network": "crate-simdino-creatures",
         "image": "5",
         "layer": "3",
         "head": "2",

@@ -77,6 +77,24 @@ def test_networks_know_their_images_layer_and_colour(make):
     assert make(layer=-1).networks[0].layer == 5
 
 
+def test_a_network_that_did_not_learn_its_task_decides_no_claim(make, shown, monkeypatch):
+    why = "vit-creatures did not learn its task"
+    monkeypatch.setattr(module, "gate_note", lambda name: why if name == "vit-creatures" else None)
+    study = make(models=["crate-creatures", "mine=vit-creatures"])
+    assert study.gate_notes == {"mine": f"{why}."}
+
+    @study.report("{main[IoU]}.")
+    def frame():
+        for label in study.labels:
+            yield Finding(label, "IoU", [0.2, 0.4, 0.3], claim="segmentation")
+
+    assert frame.set_index("model").claim.to_dict() == {
+        "crate-creatures": "segmentation",
+        "mine": "",
+    }
+    assert f"{why}." in shown[-1]["text/markdown"].split("\n\n")
+
+
 def test_an_image_size_may_be_one_networks_own(make):
     sizes = {"mine": 84, "another": 60}  # of another, which this run has not, nothing is asked
     study = make(models=["crate-creatures", "mine=vit-creatures"], image_size=sizes)

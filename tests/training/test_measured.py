@@ -143,6 +143,9 @@ def test_only_runs_above_the_gate_count():
     found = each_run(table, {"a": "A", "c": "C", "b": "B"}, "IoU", 0.85)
     told = [tuple(row) for row in found[["cell", "run", "value", "counts"]].to_numpy()]
     assert told == [("A", 0, 0.5, True), ("A", 1, 0.7, False), ("B", 0, 0.6, False)]
+    assert by_seed(table, "a", "accuracy", 0.6, gated="IoU").to_dict() == {1: 0.8}
+    other = each_run(table, {"a": "A"}, "accuracy", 0.6, gated="IoU")
+    assert other.counts.tolist() == [False, True]
     gates = gate_criteria(table, {"a": "A", "b": "B", "c": "C"}, 0.75)
     assert gates == [
         ("A", "more than 75% right", "90.0%, 80.0%", True),
