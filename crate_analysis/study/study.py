@@ -509,7 +509,7 @@ class Study:
         self._lacks_truth |= bool(lacking)
         return f"`{self.dataset}` has no {' and no '.join(lacking)}" if lacking else ""
 
-    def _subjects(self, frame: pd.DataFrame, findings: Iterable[Finding]) -> Subjects:
+    def _subjects(self, frame: pd.DataFrame, findings: Sequence[Finding]) -> Subjects:
         quantities = list(dict.fromkeys(finding.quantity for finding in findings))
         if self._lacks_truth or len(self.networks) < 2:
             quantities = []  # what no finding is called may be what this run does not have
@@ -520,7 +520,7 @@ class Study:
         }
         by = ByName(
             (name, Subject(name, of.get(name, frame[:0]), quantities, **networks.get(name, {})))
-            for name in dict.fromkeys([*networks, *of])
+            for name in dict.fromkeys([*networks, *of, *(finding.model for finding in findings)])
         )
         subjects = Subjects(main=by[self.labels[0]], by=by)
         if len(self.networks) > 1:
