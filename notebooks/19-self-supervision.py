@@ -241,7 +241,8 @@ def every_training():
 # ## The maps
 #
 # [Figure 2](#fig-maps) shows for each network the head that is best on the image, at the layer that is best
-# on the other half of the images.
+# on the other half of the images. Each network is one training of several: look at [Figure 1](#fig-every-training)
+# before you take a row for a design.
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]
