@@ -190,6 +190,8 @@ def findings():
     for label in study.labels:
         own = chosen[chosen.model == label]
         if own.empty:
+            for quantity in ("step of the highest", "non-zero share, last less first"):
+                yield Finding(label, quantity, [])
             continue
         claim = "training" if label == study.labels[0] and not curves_of else ""
         wide = own.pivot_table(index="image", columns="step", values="image_specific")

@@ -183,13 +183,13 @@ def findings():
         design = cell.partition("-")[0]
         for way, of in RIVALS.items():
             groups = [passing(cell, IOU), passing(of[design], IOU)]
-            if min(map(len, groups)) and sum(map(len, groups)) > 2:
-                claim = "self-supervision" if design == "vit" else ""
-                less = contrast_interval(groups, (1, -1))
-                yield Finding(name, f"{IOU}, less that from {way}", less, claim)
+            enough = min(map(len, groups)) and sum(map(len, groups)) > 2
+            claim = "self-supervision" if design == "vit" else ""
+            less = contrast_interval(groups, (1, -1)) if enough else []
+            yield Finding(name, f"{IOU}, less that from {way}", less, claim)
     for label in study.labels:
         own = chosen[chosen.model == label]
-        yield Finding(label, f"{IOU}, over images", own.image_specific)
+        yield Finding(label, f"{IOU}, over images", own.image_specific if len(own) else [])
 
 
 # %% [markdown]
@@ -255,7 +255,8 @@ def every_training():
 )
 def maps(first_image=0):
     """A row for each network."""
-    shown = study.indices(8, first_image)
+    scored = set(chosen.image)  # an image without an object is not
+    shown = [index for index in study.indices(8, first_image) if index in scored]
     tiles, rows, data = [study.networks[0].pixels(shown)], [""], []
     heads = scores[(scores["maps"] == "own") & ~scores.is_part & scores.image.isin(shown)]
     for network in study.networks:
