@@ -165,11 +165,11 @@ chosen = cross_fit(specific[columns], "layer", "image_specific") if len(scores) 
     "{by[raw pixels][neighbours' accuracy].mean:.1%}.",
     "By DINO {by[CRATE, DINO][trainings that pass].mean:.0f} of {by[CRATE, DINO][trainings].mean:.0f} CRATEs "
     "and {by[ViT, DINO][trainings that pass].mean:.0f} of {by[ViT, DINO][trainings].mean:.0f} ViTs pass.",
-    needs=trainings,
+    needs=trainings if len(trainings) else chosen,
 )
 def findings():
     """Over trainings that pass; without a table of them, of each network over images."""
-    yield Finding("raw pixels", NEIGHBOURS, raw)
+    yield Finding("raw pixels", NEIGHBOURS, raw if len(trainings) else [])
     for cell, name in {**declared_cells, **references}.items():
         values = passing(cell, IOU)
         if cell in declared_cells:
@@ -179,7 +179,7 @@ def findings():
             yield Finding(name, "trainings that pass", float(passed) if len(accuracy) else [])
             yield Finding(name, NEIGHBOURS, accuracy.mean() if len(accuracy) else [])
         yield Finding(name, IOU, run_interval(values) if len(values) else [])
-    for cell, name in cells.items():
+    for cell, name in declared_cells.items():
         design = cell.partition("-")[0]
         for way, of in RIVALS.items():
             groups = [passing(cell, IOU), passing(of[design], IOU)]
@@ -205,8 +205,8 @@ def findings():
 @study.figure(
     "Every training, a dot each, filled where it passes the gate. Left: how often the vote of the nearest "
     "training images is right; the dotted line is the vote in raw pixels. Right: image-specific IoU of the "
-    "best head, and below the same designs trained from labels, and for five times as long. Lines: the mean over trainings that pass "
-    "and its 95 % interval.",
+    "best head, and below the same designs trained from labels, and for five times as long. Lines: the "
+    "mean over trainings that pass and its 95 % interval.",
     alt="Two panels with a row of dots for each design and way of training.",
     needs=trainings,
 )
@@ -241,8 +241,8 @@ def every_training():
 # ## The maps
 #
 # [Figure 2](#fig-maps) shows for each network the head that is best on the image, at the layer that is best
-# on the other half of the images. Each network is one training of several: look at [Figure 1](#fig-every-training)
-# before you take a row for a design.
+# on the other half of the images. Each network is one training of several: look at
+# [Figure 1](#fig-every-training) before you take a row for a design.
 
 
 # %% jupyter={"source_hidden": true} tags=["hide-input"]

@@ -520,7 +520,7 @@ class Study:
         }
         by = ByName(
             (name, Subject(name, of.get(name, frame[:0]), quantities, **networks.get(name, {})))
-            for name in dict.fromkeys([*networks, *of, *(finding.model for finding in findings)])
+            for name in dict.fromkeys([*networks, *(finding.model for finding in findings)])
         )
         subjects = Subjects(main=by[self.labels[0]], by=by)
         if len(self.networks) > 1:
