@@ -125,7 +125,7 @@ class Number(NamedTuple):
         half = (self.high - self.low) / 2
         if math.isnan(half) or half == 0:
             return ".3g"
-        return f".{max(0, 1 - math.floor(math.log10(half)))}f"
+        return f"z.{max(0, 1 - math.floor(math.log10(half)))}f"  # z: 0.00, never -0.00
 
 
 class Subject:
@@ -192,17 +192,23 @@ def write_sentences(sentences: Iterable[str], subjects: Subjects) -> list[str]:
 
 
 def markdown_table(frame: pd.DataFrame) -> str:
-    """The rows of a results frame as a Markdown table: a line a quantity, a column a model."""
-    quantities = list(dict.fromkeys(frame["quantity"]))
-    models = list(dict.fromkeys(frame["model"]))
-    cells = {(row["quantity"], row["model"]): _cell(row) for row in frame.to_dict("records")}
+    """The rows of a results frame as a Markdown table.
+
+    A line a quantity and a column a model, or the other way round where there are more models: a
+    page has more room below than beside.
+    """
+    table: dict[str, dict[str, str]] = {}  # of each model, what it has of each quantity
+    for row in frame.to_dict("records"):
+        table.setdefault(f"`{row['model']}`", {})[row["quantity"]] = _cell(row)
     papers = frame[frame["paper"] != ""].drop_duplicates("quantity").set_index("quantity").paper
-    last = ["the paper's"] if len(papers) else []
-    lines = [["mean [95 % interval]", *(f"`{name}`" for name in models), *last]]
-    lines += [["---", *["---:"] * len(models), *["---"] * len(last)]]
-    for quantity in quantities:
-        own = [cells.get((quantity, model), "") for model in models]
-        lines.append([quantity, *own, *([papers.get(quantity, "")] if last else [])])
+    if len(papers):
+        table["the paper's"] = {str(name): value for name, value in papers.items()}
+    quantities = list(dict.fromkeys(frame["quantity"]))
+    rows = [["mean [95 % interval]", *quantities]]
+    rows += [[model, *(of.get(name, "") for name in quantities)] for model, of in table.items()]
+    models = frame["model"].nunique()
+    lines = rows if models > len(quantities) else [list(line) for line in zip(*rows, strict=True)]
+    lines.insert(1, ["---", *["---:"] * (len(lines[0]) - 1)])
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 

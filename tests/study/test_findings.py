@@ -104,6 +104,10 @@ def test_a_misspelt_quantity_or_subject_is_an_error():
         write_sentences(["{mian}"], found)
 
 
+def test_a_number_that_rounds_to_zero_has_no_sign():
+    assert f"{Number(-0.0004, -0.16, 0.15)}" == "0.00 [-0.16, 0.15]"
+
+
 def test_the_table_has_a_line_a_quantity_and_a_column_a_model():
     rows = [
         Finding("a", "IoU", UP, "segmentation", ("mean", 0.2), paper="23.9"),
@@ -112,9 +116,20 @@ def test_the_table_has_a_line_a_quantity_and_a_column_a_model():
     ]
     assert markdown_table(results_frame(rows)).splitlines() == [
         "| mean [95 % interval] | `a` | `b` | the paper's |",
-        "| --- | ---: | ---: | --- |",
+        "| --- | ---: | ---: | ---: |",
         "| IoU | 0.40 [0.30, 0.50] (holds against mean, 0.200) | -0.40 [-0.50, -0.30] | 23.9 |",
         "| gain | 0.10 [-0.10, 0.30] |  |  |",
+    ]
+
+
+def test_the_table_has_a_line_a_model_where_there_are_more_of_them():
+    rows = [Finding("a", "IoU", UP, paper="23.9"), Finding("b", "IoU", DOWN)]
+    assert markdown_table(results_frame(rows)).splitlines() == [
+        "| mean [95 % interval] | IoU |",
+        "| --- | ---: |",
+        "| `a` | 0.40 [0.30, 0.50] |",
+        "| `b` | -0.40 [-0.50, -0.30] |",
+        "| the paper's | 23.9 |",
     ]
 
 
