@@ -214,7 +214,8 @@ def markdown_table(frame: pd.DataFrame) -> str:
 
 def _cell(row: Mapping[Any, Any]) -> str:
     """A number, and what it decides."""
-    text = format(Number(row["mean"], row["low"], row["high"]))
+    number = Number(row["mean"], row["low"], row["high"])
+    text = format(number).replace(", ", ",\N{NO-BREAK SPACE}")  # an interval stays on its line
     if not row["verdict"]:
         return text
     against = f" against {row['rival']}, {row['rival value']:.3f}" if row["rival"] else ""

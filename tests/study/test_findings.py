@@ -114,7 +114,7 @@ def test_the_table_has_a_line_a_quantity_and_a_column_a_model():
         Finding("b", "IoU", DOWN),
         Finding("a", "gain", OPEN),
     ]
-    assert markdown_table(results_frame(rows)).splitlines() == [
+    assert markdown_table(results_frame(rows)).replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
         "| mean [95 % interval] | `a` | `b` | the paper's |",
         "| --- | ---: | ---: | ---: |",
         "| IoU | 0.40 [0.30, 0.50] (holds against mean, 0.200) | -0.40 [-0.50, -0.30] | 23.9 |",
@@ -124,13 +124,19 @@ def test_the_table_has_a_line_a_quantity_and_a_column_a_model():
 
 def test_the_table_has_a_line_a_model_where_there_are_more_of_them():
     rows = [Finding("a", "IoU", UP, paper="23.9"), Finding("b", "IoU", DOWN)]
-    assert markdown_table(results_frame(rows)).splitlines() == [
+    assert markdown_table(results_frame(rows)).replace("\N{NO-BREAK SPACE}", " ").splitlines() == [
         "| mean [95 % interval] | IoU |",
         "| --- | ---: |",
         "| `a` | 0.40 [0.30, 0.50] |",
         "| `b` | -0.40 [-0.50, -0.30] |",
         "| the paper's | 23.9 |",
     ]
+
+
+def test_an_interval_in_the_table_stays_on_its_line():
+    assert "0.40 [0.30,\N{NO-BREAK SPACE}0.50]" in markdown_table(
+        results_frame([Finding("a", "IoU", UP)])
+    )
 
 
 def test_the_rows_survive_the_file():
