@@ -37,13 +37,17 @@ def bar(
 ) -> tqdm:
     """Tqdm's bar over some items, on the standard error; in a log file it is a line each minute.
 
-    Somebody watches a terminal or a notebook. The environment variable TQDM_DISABLE hides all bars.
+    Somebody watches a terminal or a notebook. A notebook's bar stands on the standard output and
+    goes when it is done, so that nothing of it stays above a finding. The environment variable
+    TQDM_DISABLE hides all bars.
 
     >>> list(bar("ab", shown=False))
     ['a', 'b']
     """
     options: dict[str, Any] = {} if shown else {"disable": True}
-    if not (sys.stderr.isatty() or type(sys.stderr).__module__.startswith("ipykernel")):
+    if type(sys.stderr).__module__.startswith("ipykernel"):
+        options |= {"file": sys.stdout, "leave": False}  # JupyterLab shows errors on red
+    elif not sys.stderr.isatty():
         rare = SECONDS_BETWEEN_LINES
         options |= {"file": _Lines(sys.stderr), "ncols": 80}
         options |= {"delay": rare, "mininterval": rare, "maxinterval": rare}

@@ -41,6 +41,19 @@ def test_who_watches_sees_a_bar(monkeypatch):
     assert said.count("\r") > 2 and "50/50" in said
 
 
+def test_a_notebook_keeps_nothing_of_a_bar_that_is_done(monkeypatch):
+    class OutStream(io.StringIO):
+        """What stands for a stream of a notebook's kernel."""
+
+    OutStream.__module__ = "ipykernel.iostream"
+    shown = OutStream()
+    monkeypatch.setattr(sys, "stdout", shown)
+    assert watch(monkeypatch, OutStream(), 60) == ""
+    states = shown.getvalue().split("\r")
+    assert any("50/50" in state for state in states)
+    assert not states[-1].strip() and not states[-2].strip() and "\n" not in shown.getvalue()
+
+
 def test_bars_can_be_hidden(monkeypatch):
     assert watch(monkeypatch, Terminal(), 0.01, shown=False) == ""
     assert watch(monkeypatch, io.StringIO(), 0.01, shown=False) == ""
