@@ -706,8 +706,7 @@ def declared():
 # parts. Ours answer one question about drawn animals, seen from the side. The labels by parts are
 # told by the parts alone, and the coats say nothing of them; of real classes neither is true. Their
 # parts lie nearly where they always do, so a fixed map is hard to beat;
-# `-p dataset creatures-parts-wide` has the same animals in wider poses, which no network trained on,
-# and does not change that: heads and fixed maps lose about the same.
+# `-p dataset creatures-parts-wide` has the same animals in wider poses, which no network trained on.
 #
 # ## What would have disproved the claim
 #

@@ -33,8 +33,8 @@ class DinoRecipe(DistillationRecipe):
     """DINO's recipe, scaled down; the paper's values stand with the fields where ours differ.
 
     In runs of a few hundred steps the paper's temperatures and centre end in one answer to all
-    images: the teacher's outputs drift faster than a centre of momentum 0.9 follows. In thousands
-    of steps of 16 images the paper's values are better, with its momentum of the teacher (0.996):
+    images: the teacher's outputs drift faster than a centre of momentum 0.9 follows. In
+    batches of 16 the paper's values are better, with its momentum of the teacher (0.996):
     `params/experiments/self-supervision.yml` has the settings and what others gave.
     """
 
